@@ -1,0 +1,1 @@
+"""Tables: the seam to the engines, and the engines behind it."""
