@@ -1,0 +1,1 @@
+"""Writes pipeline-run log rows exactly once into Delta Lake tables."""
