@@ -50,9 +50,12 @@ class Submitted:
         stamp: of the call: the same where a client sends the same call again, else unique.
         parts: what it puts where; the last one names the table that answers for the producer.
         cost: bytes that it holds until it is answered.
+        assigned: the number was chosen for the caller, who knows nothing of it: where another call has
+            it, that is an error and not "already written". True wherever `sequence` is None.
         resent: an earlier attempt of the same call may have committed it.
         checked: whether a used number with another digest is an error (not so for idempotency keys).
         expires: whether the table may forget the producer some day.
+        patient: it may wait to share a file with those that come after it (bulk loads).
         wait_until: when it gives up waiting for memory, in the machine's time; None waits for ever.
     """
 
@@ -63,9 +66,11 @@ class Submitted:
     stamp: str
     parts: tuple[Part, ...]
     cost: int
+    assigned: bool = False
     resent: bool = False
     checked: bool = True
     expires: bool = False
+    patient: bool = False
     wait_until: float | None = None
 
 
@@ -163,13 +168,18 @@ class Ticked:
 
 
 @dataclass(frozen=True, slots=True)
+class Flushed:
+    """Nothing more comes for now: what is collected is to be staged without waiting."""
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """Nothing more is taken; what was taken goes on to its end."""
 
 
 Event = Union[
     Submitted, Withdrawn, Staged, StagingFailed, CommitLanded, CommitConflicted, CommitInDoubt, CommitRefused,
-    StagedLost, WatermarksRead, WatermarksFailed, SlotsChanged, Ticked, Closed,
+    StagedLost, WatermarksRead, WatermarksFailed, SlotsChanged, Ticked, Flushed, Closed,
 ]  # fmt: skip
 
 

@@ -1,0 +1,168 @@
+"""What the machine moves: a batch, its pieces (one for each table), and the jobs that stage them.
+
+A batch goes through these states, and no others:
+
+    PLACING   its producer's watermark is being read; it has no number yet, or an unchecked one
+    WAITING   it has its number and waits for memory
+    FLOWING   its bytes are reserved; its pieces are collected, staged and committed
+    DONE      it is answered: acknowledged or refused
+
+    PLACING ──► WAITING ──► FLOWING ──► DONE
+       └──────────┴────────────────────►┘   (refused, or there already)
+
+and a job through these:
+
+    SEALED ──► STAGING ──► STAGED ──► COMMITTING ──► GONE
+      ▲           │           ▲  │        │
+      └───────────┘           │  └────────┼──► GONE   (its pieces went, or were bundled anew)
+     (failed, tried again)    └───────────┘           (conflict, in doubt and not there, tried again)
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sfwriter.flow.lane import Lane
+    from sfwriter.flow.producers import Producer, Stand
+    from sfwriter.flow.vocabulary import Fault, Submitted
+    from sfwriter.storage.engine import StagedBatch
+
+
+class BatchState(Enum):
+    """How far a batch is."""
+
+    PLACING = auto()
+    WAITING = auto()
+    FLOWING = auto()
+    DONE = auto()
+
+
+class JobState(Enum):
+    """How far a job is."""
+
+    SEALED = auto()
+    STAGING = auto()
+    STAGED = auto()
+    COMMITTING = auto()
+    GONE = auto()
+
+
+class Batch:
+    """One submission, with those that turned out to be the same batch.
+
+    Attributes:
+        given: the submission.
+        producer: whose it is.
+        sequence: its number, None until it is placed.
+        tickets: who waits for it: ticket to the stamp of that call. The first one's rows are staged.
+        pieces: what it puts into each table; the last one answers.
+        open_parts: pieces before the last one that have not landed.
+        in_doubt: a commit that held it ended with nobody knowing how.
+        looked_again: its gap was checked against a fresh look at the table.
+        patient: it may wait for others to share a file with.
+    """
+
+    __slots__ = (
+        "given", "in_doubt", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state", "tickets",
+    )  # fmt: skip
+
+    def __init__(self, given: Submitted, producer: Producer) -> None:
+        """Begin a batch in PLACING."""
+        self.given = given
+        self.producer = producer
+        self.sequence: int | None = None if given.sequence is None else given.sequence
+        self.tickets: dict[int, str] = {given.ticket: given.stamp}
+        self.pieces: list[Piece] = []
+        self.open_parts = 0
+        self.in_doubt = False
+        self.looked_again = False
+        self.patient = given.patient
+        self.state = BatchState.PLACING
+
+    @property
+    def assigned(self) -> bool:
+        """Whether its number was chosen for its caller."""
+        return self.given.assigned or self.given.sequence is None
+
+    @property
+    def number(self) -> int:
+        """Its number, once it is placed."""
+        if self.sequence is None:
+            raise ValueError(f"batch of ticket {self.given.ticket} has no number yet")
+        return self.sequence
+
+
+class Piece:
+    """What one batch puts into one table.
+
+    Attributes:
+        ordinal: its place among its producer's pieces in this table; they land in this order.
+        landed: it is committed.
+        dead: its batch was refused while a commit already held it: whatever comes of it is ignored.
+    """
+
+    __slots__ = ("batch", "dead", "job", "landed", "lane", "nbytes", "ordinal", "rows", "stand")
+
+    def __init__(self, batch: Batch, lane: Lane, stand: Stand, rows: int, nbytes: int) -> None:
+        """Begin a piece that no job holds yet."""
+        self.batch = batch
+        self.lane = lane
+        self.stand = stand
+        self.rows = rows
+        self.nbytes = nbytes
+        self.ordinal = -1
+        self.job: Job | None = None
+        self.landed = False
+        self.dead = False
+
+
+class Job:
+    """Pieces that are staged together, in order.
+
+    Attributes:
+        order: place among the table's jobs. Jobs made out of one keep its place: (place, part, …).
+        attempt: number of the current try, unique in the machine; None before the first one.
+        failures: tries that ended in a fault that a retry may mend.
+        deaths: tries whose worker died or was abandoned.
+        not_before: no try begins earlier.
+        deadline: when the current try is given up; None never.
+        spent: the fault of the last commit that it is put into, where that one ended in doubt.
+        uncertain: a commit that named its files ended with nobody knowing how: they are never deleted.
+    """
+
+    __slots__ = (
+        "attempt", "deadline", "deaths", "failures", "lane", "nbytes", "not_before", "order", "pieces", "spent", "staged",
+        "state", "uncertain",
+    )  # fmt: skip
+
+    def __init__(self, lane: Lane, order: tuple[int, ...], pieces: list[Piece]) -> None:
+        """Seal these pieces."""
+        self.lane = lane
+        self.order = order
+        self.pieces = pieces
+        self.nbytes = sum(piece.nbytes for piece in pieces)
+        self.state = JobState.SEALED
+        self.staged: StagedBatch | None = None
+        self.attempt: int | None = None
+        self.failures = 0
+        self.deaths = 0
+        self.not_before = float("-inf")
+        self.deadline: float | None = None
+        self.spent: Fault | None = None
+        self.uncertain = False
+        for piece in pieces:
+            piece.job = self
+
+    def keep(self, pieces: Iterable[Piece]) -> None:
+        """Let go of all but these pieces."""
+        self.pieces = list(pieces)
+        self.nbytes = sum(piece.nbytes for piece in self.pieces)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is anything to stage: numbers can be committed without rows."""
+        return any(piece.rows for piece in self.pieces)
