@@ -1,0 +1,88 @@
+"""From a configuration to what it asks to be built: tables, limits, engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfwriter.flow.limits import FlowLimits, RetryPolicy
+from sfwriter.limits import usable_memory_bytes
+from sfwriter.schema import (
+    LOG_SCHEMA,
+    LOG_STAMPS,
+    LOW_CARDINALITY,
+    QUARANTINE_SCHEMA,
+    QUARANTINE_STAMPS,
+    STATISTICS_COLUMNS,
+)
+from sfwriter.storage.engine import TableSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sfwriter.config import WriterConfig
+
+MIB = 2**20
+JOBS_PER_SLOT = 2
+"""A job that is staged while the next one is collected, for each thread: what the budget must have room for."""
+
+
+def warehouse_url(config: WriterConfig) -> str:
+    """The warehouse as an absolute path or an object-store URL, without a slash at its end."""
+    warehouse = str(config.warehouse)
+    if "://" in warehouse:
+        return warehouse.rstrip("/")
+    return str(Path(warehouse).expanduser().absolute())
+
+
+def log_table_spec(config: WriterConfig) -> TableSpec:
+    """The log table."""
+    return _spec(config, config.table_name, LOG_SCHEMA, LOG_STAMPS, tuple(config.partition_columns))
+
+
+def quarantine_table_spec(config: WriterConfig) -> TableSpec:
+    """The table of the rows that the gate set aside, beside the log table."""
+    return _spec(config, config.quarantine_table_name, QUARANTINE_SCHEMA, QUARANTINE_STAMPS, ())
+
+
+def flow_limits(config: WriterConfig, *, slots: int | None = None) -> FlowLimits:
+    """The bounds that the configuration and this process's memory give.
+
+    Args:
+        config: the options.
+        slots: staging jobs at once, if not `parallel_write_threads`.
+    """
+    budget = max(1, int(config.memory_fraction * usable_memory_bytes()))
+    threads = slots or config.parallel_write_threads
+    # Of a budget that is small for the options a job takes its share, so that every thread can work.
+    share = budget // (2 * JOBS_PER_SLOT * threads)
+    return FlowLimits(
+        budget_bytes=budget,
+        stage_slots=threads,
+        max_job_bytes=max(1, min(int(config.max_batch_mb * MIB), share)),
+        linger_s=config.linger_ms / 1000,
+        retry=RetryPolicy(
+            max_retries=0 if config.fail_fast else config.max_retries,
+            delay_s=config.retry_delay_secs,
+            exponential=config.retry_exponential_backoff,
+        ),
+    )
+
+
+def _spec(
+    config: WriterConfig, name: str, schema: pa.Schema, stamps: dict[str, str], partition_columns: tuple[str, ...]
+) -> TableSpec:
+    return TableSpec(
+        name=f"{config.table_schema}.{name}",
+        location=f"{warehouse_url(config)}/{config.table_schema}/{name}",
+        schema=schema,
+        partition_columns=partition_columns,
+        stamps=stamps,
+        statistics_columns=tuple(c for c in STATISTICS_COLUMNS if c in schema.names),
+        dictionary_columns=tuple(c for c in LOW_CARDINALITY if c in schema.names),
+        compression=config.compression,
+        max_file_bytes=int(config.max_file_size_mb * MIB),
+        fsync=config.durability == "fsync",
+        storage_options=config.storage_options,
+        producer_retention_days=config.idempotency_retention_days,
+    )

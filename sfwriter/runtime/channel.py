@@ -1,0 +1,90 @@
+"""The way from a caller to the flow: the same three calls in this process and through the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from sfwriter.batch import EncodedBatch, Token
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One batch and how it is to be numbered.
+
+    Attributes:
+        batch: the rows.
+        producer_id: who gives them.
+        sequence: the number that the caller chose, None for the next one.
+        stamp: of the call; two calls never share one.
+        checked: whether a used number with other content is an error.
+        expires: whether the table may forget the producer some day.
+        patient: it may wait to share a file with those behind it.
+        alone: a batch before it that is refused is no reason to refuse this one: it takes the next
+            number then. False where the order of a call's batches matters.
+        wait_secs: how long it waits for memory; None for ever.
+    """
+
+    batch: EncodedBatch
+    producer_id: str
+    sequence: int | None
+    stamp: str
+    checked: bool = True
+    expires: bool = False
+    patient: bool = False
+    alone: bool = True
+    wait_secs: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A delivery that is committed.
+
+    Attributes:
+        token: the batch's identity.
+        version: of the log table, at which the rows are visible.
+        already: another call brought them; this one wrote nothing.
+    """
+
+    token: Token
+    version: int
+    already: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a channel holds: bytes in flight, the most there ever were, the budget, and staging tries."""
+
+    in_flight_bytes: int
+    peak_bytes: int
+    budget_bytes: int
+    retries: int
+
+
+class Channel(Protocol):
+    """Takes deliveries and says what became of them. Thread-safe."""
+
+    def submit(self, delivery: Delivery) -> Future[Receipt]:
+        """Take a delivery over.
+
+        Blocks while the channel has no memory for it (`WriterPerformanceError` after `wait_secs`,
+        through the future). The future gives the receipt, or a `WriterError`.
+        """
+
+    def withdraw(self, future: Future[Receipt]) -> None:
+        """The caller no longer wants it written. It is settled soon: withdrawn, or committed all the same."""
+
+    def committed(self, producer_id: str) -> int | None:
+        """The producer's highest committed number, read from the table afresh."""
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything that was submitted is settled; False where time ran out before."""
+
+    def usage(self) -> Usage:
+        """What is held now."""
+
+    def close(self) -> None:
+        """Settle what was submitted, then let go of threads and handles. A second call does nothing."""

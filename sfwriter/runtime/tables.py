@@ -1,0 +1,83 @@
+"""Calls on tables as events: where an engine's outcome becomes one that the machine knows."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from sfwriter.exceptions import WriterError
+from sfwriter.flow.vocabulary import (
+    CommitConflicted,
+    CommitInDoubt,
+    CommitLanded,
+    CommitRefused,
+    Fault,
+    StagedLost,
+    WatermarksFailed,
+    WatermarksRead,
+)
+from sfwriter.storage.engine import CommitConflict, CommitUnknown, StagedFilesLost
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sfwriter.flow.vocabulary import Event
+    from sfwriter.storage.engine import CommitGroup, StagedBatch, Table
+
+log = logging.getLogger(__name__)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """A fault that knows whether a retry may mend it; what is not this library's own is not retried."""
+    return Fault(error, retriable=isinstance(error, WriterError) and error.retriable)
+
+
+class TableCalls:
+    """The committer's calls on one table. One thread at a time."""
+
+    def __init__(self, table: Table) -> None:
+        """Wrap a table that was opened and not yet touched."""
+        self.table = table
+        self._ensured = False
+
+    def commit(self, group: CommitGroup) -> Event:
+        """Commit, creating the table first where it is not there yet. Never raises."""
+        name = self.table.spec.name
+        try:
+            if not self._ensured:
+                self.table.ensure()
+                self._ensured = True
+        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+            return CommitRefused(group.group_id, fault_of(error))
+        try:
+            receipt = self.table.commit(group)
+        except CommitConflict as conflict:
+            log.debug("commit to %s met a conflict: %s", name, conflict)
+            return CommitConflicted(group.group_id)
+        except StagedFilesLost as lost:
+            log.warning("staged files of %s are lost and made anew: %s", name, lost)
+            return StagedLost(group.group_id, lost.positions)
+        except CommitUnknown as unknown:
+            log.warning("commit to %s ended unknown, the table is looked at: %s", name, unknown)
+            return CommitInDoubt(group.group_id, Fault(unknown.__cause__ or unknown, retriable=True))
+        except WriterError as error:
+            return CommitRefused(group.group_id, fault_of(error), tuple(error.context.get("positions", ())))
+        except Exception as error:  # noqa: BLE001  anything else proves nothing: it may have landed
+            log.warning("commit to %s ended unknown, the table is looked at", name, exc_info=True)
+            return CommitInDoubt(group.group_id, Fault(error, retriable=True))
+        return CommitLanded(group.group_id, receipt.version)
+
+    def read(self, producers: Sequence[str]) -> Event:
+        """Look at the table afresh. Never raises."""
+        name = self.table.spec.name
+        try:
+            return WatermarksRead(name, self.table.last_sequence(producers))
+        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+            return WatermarksFailed(name, tuple(producers), fault_of(error))
+
+    def discard(self, staged: StagedBatch) -> None:
+        """Delete files that nobody named. What stays behind is VACUUM's."""
+        try:
+            self.table.discard(staged)
+        except Exception:  # noqa: BLE001  an orphan costs space, not rows
+            log.info("staged files of %s could not be deleted", self.table.spec.name, exc_info=True)
