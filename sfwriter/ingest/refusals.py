@@ -1,0 +1,70 @@
+"""The errors that refuse a call, with every bad row in them.
+
+Receives: faults and broken rules.
+Produces: an error whose message shows the first few and whose `validation_errors` has all.
+Guarantees: values in it are bounded texts, so it can be shown, logged and pickled.
+Never does: raise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sfwriter.exceptions import WriterSchemaError, WriterValidationError
+from sfwriter.ingest.aside import reasons_by_row
+from sfwriter.quality.builtin import REQUIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sfwriter.ingest.encode import Encoded, Fault
+    from sfwriter.ingest.names import TableColumns
+    from sfwriter.quality.builtin import Breach
+
+SHOWN = 5
+"""Bad rows that a message spells out."""
+
+_SET_ASIDE = 'With `schema_validation_mode="lenient"` such rows go to quarantine and the others are written.'
+
+
+def of_strict(encoded: Encoded, found: Sequence[Breach], columns: TableColumns) -> WriterSchemaError | WriterValidationError:
+    """What refuses a call in `strict`: values and keys that do not fit come first."""
+    faults = [fault for fault in encoded.faults if fault.column]
+    if not faults:
+        return _of_rows(encoded, encoded.faults, found)
+    expected, actual = columns.expected(), encoded.actual()
+    sentences = [f"Row {fault.row}: {fault.sentence()}." for fault in faults[:SHOWN]]
+    suggestions = [_SET_ASIDE]
+    if any(not fault.expected for fault in faults):
+        suggestions.insert(0, "Rename the key, or allow new columns with `enable_schema_evolution=True`.")
+    return WriterSchemaError(
+        _joined(sentences, len(faults), "value", "values"),
+        expected_schema=expected,
+        actual_schema=actual,
+        validation_errors=[fault.entry() for fault in faults],
+        context={"row": faults[0].row, "column": faults[0].column, "bad_values": len(faults)},
+        suggestions=suggestions,
+    )
+
+
+def of_ignore(encoded: Encoded, found: Sequence[Breach]) -> WriterValidationError:
+    """What refuses a call in `ignore`: rows without phase or step_name, and rows that are none."""
+    faults = [fault for fault in encoded.faults if fault.column in {"", *REQUIRED}]
+    return _of_rows(encoded, faults, found)
+
+
+def _of_rows(encoded: Encoded, faults: Sequence[Fault], found: Sequence[Breach]) -> WriterValidationError:
+    reasons = reasons_by_row(faults, found)
+    entries: list[dict[str, Any]] = [{"row": row, "reasons": listed} for row, listed in reasons.items()]
+    sentences = [f"Row {entry['row']}: {'; '.join(entry['reasons'])}." for entry in entries[:SHOWN]]
+    return WriterValidationError(
+        _joined(sentences, len(entries), "row", "rows"),
+        validation_errors=entries,
+        context={"row": entries[0]["row"], "bad_rows": len(entries), "rows": encoded.rows.num_rows},
+        suggestions=["Mend the rows named in `validation_errors`.", _SET_ASIDE],
+    )
+
+
+def _joined(sentences: list[str], count: int, one: str, many: str) -> str:
+    more = f" And {count - len(sentences)} more." if count > len(sentences) else ""
+    return f"Nothing was written: {count} {one if count == 1 else many} refused. {' '.join(sentences)}{more}"

@@ -1,0 +1,131 @@
+"""The rules that every log row is measured by, whatever the configuration says.
+
+Receives: rows in the log table's types, as one Arrow table.
+Produces: every breach of a rule: row, column, reason.
+Guarantees: all reasons for all rows, ordered by row; on rows without a breach only whole-column kernels run.
+Never does: decide what happens to a row that breaks one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PHASES = ("bronze", "silver", "gold", "pipeline")
+"""`pipeline` is for the row of a whole run."""
+
+RUN_MODES = ("initial", "incremental", "full_refresh", "validation_only")
+
+REQUIRED = ("phase", "step_name")
+"""What a row needs in every mode."""
+
+COUNTS = ("rows_processed", "rows_written", "input_rows", "output_rows", "valid_rows", "invalid_rows")
+SPANS = (("run_started_at", "run_ended_at"), ("start_time", "end_time"))
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One rule that one row breaks.
+
+    Attributes:
+        row: position among the rows that were looked at.
+        column: whose value breaks it.
+        reason: a sentence that names the column and shows the value.
+        missing: the row lacks what every row needs (`REQUIRED`).
+    """
+
+    row: int
+    column: str
+    reason: str
+    missing: bool = False
+
+
+def breaches(rows: pa.Table) -> list[Breach]:
+    """Every breach in the rows, ordered by row, then by rule."""
+    found: list[Breach] = []
+    for check in (_required, _texts, _numbers, _spans):
+        found.extend(check(rows))
+    found.sort(key=lambda breach: breach.row)
+    return found
+
+
+def _places(mask: Any) -> list[int]:
+    """Positions where a mask is true; null counts as false."""
+    return [] if not pc.any(mask).as_py() else pc.indices_nonzero(mask).to_pylist()
+
+
+def _required(rows: pa.Table) -> Iterator[Breach]:
+    for name in REQUIRED:
+        column = rows.column(name)
+        if column.null_count:
+            for place in _places(pc.is_null(column)):
+                yield Breach(place, name, f"{name} is missing", missing=True)
+
+
+def _texts(rows: pa.Table) -> Iterator[Breach]:
+    for name in ("run_id", "step_name"):
+        column = rows.column(name)
+        blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
+        for place in _places(blank):
+            yield Breach(place, name, f"{name} is empty: {_shown(column, place)}")
+    for name, allowed in (("phase", PHASES), ("run_mode", RUN_MODES)):
+        column = rows.column(name)
+        if column.null_count == len(column):
+            continue
+        other = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, pa.array(allowed))))
+        for place in _places(other):
+            yield Breach(place, name, f"{name} is {_shown(column, place)}, not one of {', '.join(allowed)}")
+
+
+def _numbers(rows: pa.Table) -> Iterator[Breach]:
+    for field in rows.schema:
+        if not pa.types.is_floating(field.type):
+            continue
+        column = rows.column(field.name)
+        if column.null_count == len(column) or pc.all(pc.is_finite(column)).as_py():
+            continue
+        for place in _places(pc.invert(pc.is_finite(column))):
+            yield Breach(place, field.name, f"{field.name} is {column[place].as_py()}, not a finite number")
+    for name in ("duration_secs", *COUNTS):
+        yield from _outside(rows, name, lambda column: pc.less(column, 0), "negative", low=0, high=None)
+    yield from _outside(
+        rows,
+        "validation_rate",
+        lambda column: pc.or_(pc.less(column, 0), pc.greater(column, 100)),
+        "outside 0 to 100",
+        low=0,
+        high=100,
+    )
+
+
+def _outside(
+    rows: pa.Table, name: str, mask: Callable[[Any], Any], what: str, *, low: float, high: float | None
+) -> Iterator[Breach]:
+    column = rows.column(name)
+    # Minimum and maximum settle it for a column without a breach, and read it once.
+    limits = pc.min_max(column)
+    least, most = limits["min"].as_py(), limits["max"].as_py()
+    if least is None or (least >= low and (high is None or most <= high)):
+        return
+    finite = pc.is_finite(column) if pa.types.is_floating(column.type) else pc.is_valid(column)
+    for place in _places(pc.and_(mask(column), finite)):
+        yield Breach(place, name, f"{name} is {what}: {column[place].as_py()}")
+
+
+def _spans(rows: pa.Table) -> Iterator[Breach]:
+    for start, end in SPANS:
+        began, ended = rows.column(start), rows.column(end)
+        for place in _places(pc.less(ended, began)):
+            yield Breach(place, end, f"{end} {ended[place].as_py().isoformat()} is before {start} "
+                                     f"{began[place].as_py().isoformat()}")  # fmt: skip
+
+
+def _shown(column: Any, place: int) -> str:
+    text = repr(column[place].as_py())
+    return text if len(text) <= 80 else text[:79] + "…"
