@@ -1,0 +1,437 @@
+"""The client: every method of `LogWriter`, with the flow at the other end of a remote call.
+
+Receives: rows, from any thread of a driver, task or actor.
+Produces: the same result dicts, and futures of them.
+Guarantees: a batch is kept until it is settled, and sent again whenever its answer is lost; bytes that
+    are not settled stay within the window that the coordinator grants.
+Never does: commit, stage, or trust that "sent" means anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from actors.options import (
+    CALL_TIMEOUT_S,
+    INLINE_BYTES,
+    NAMESPACE,
+    PARCEL_BATCHES,
+    PARCEL_BYTES,
+    PARCELS_IN_FLIGHT,
+    actor_name,
+)
+from actors.wire import Entry, Parcel, Payload, offsets, pack
+from actors.window import Window
+from sfwriter.batch import Token
+from sfwriter.clock import SystemClock
+from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
+from sfwriter.flow.vocabulary import Reason
+from sfwriter.runtime.channel import Receipt, Usage
+from sfwriter.writer import LogWriter
+
+if TYPE_CHECKING:
+    from sfwriter.config import WriterConfig
+    from sfwriter.results import WriteResult
+    from sfwriter.runtime.channel import Channel, Delivery
+    from actors.window import Outbound
+
+log = logging.getLogger("sfwriter.client")
+
+RESEND_AFTER_S = 0.2
+"""A restarting coordinator answers nothing for one to two seconds."""
+
+
+class RemoteChannel:
+    """A `Channel` to a service. One thread sends; Ray's own threads bring the answers."""
+
+    def __init__(self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, *, on_full: str) -> None:  # noqa: ANN401
+        """Begin without a thread; it comes with the first delivery.
+
+        Args:
+            service: its name.
+            coordinator: handle of its coordinator.
+            config: what the client runs with.
+            window_bytes: Arrow bytes that may be unsettled.
+            on_full: `block` or `raise`.
+        """
+        self._service = service
+        self.coordinator = coordinator
+        self._identity = uuid.uuid4().hex[:12]
+        self._linger_s = config.linger_ms / 1000
+        self._window_bytes = window_bytes
+        self._on_full = on_full
+        self._clock = SystemClock()
+        self._window = Window()
+        self._outbounds: dict[Future[Receipt], Outbound] = {}
+        self._flying: dict[int, list[Outbound]] = {}
+        self._inbox: list[tuple[int, Any, BaseException | None]] = []
+        self._parcels = 0
+        self._hurried = False
+        self._resend_at = 0.0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._peak = 0
+        self._retries = 0
+
+    # ------------------------------------------------------------ the channel's calls
+
+    def submit(self, delivery: Delivery) -> Future[Receipt]:
+        """Take a delivery over, when the window has room for it.
+
+        Raises:
+            WriterPerformanceError: the window was full, and stayed so for as long as the caller allowed.
+            WriterError: the client is closed.
+        """
+        future: Future[Receipt] = Future()
+        future.set_running_or_notify_cancel()
+        nbytes = delivery.batch.nbytes
+        with self._changed:
+            wait = 0.0 if self._on_full == "raise" else delivery.wait_secs
+            roomy = self._changed.wait_for(lambda: self._closed or self._has_room(nbytes), wait)
+            if self._closed:
+                raise WriterError("the client is closed; nothing of the call is written", suggestions=["connect again"])
+            if not roomy:
+                raise self._full(nbytes)
+            # A random id is this client's own: nobody can have committed under it.
+            outbound = self._window.add(delivery, future, self._clock.monotonic(), fresh=delivery.expires)
+            self._outbounds[future] = outbound
+            self._peak = max(self._peak, self._window.held_bytes)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"sfwriter-{self._service}", daemon=True)
+                self._thread.start()
+            self._hurried = self._hurried and delivery.patient
+            self._changed.notify_all()
+        return future
+
+    def withdraw(self, future: Future[Receipt]) -> None:
+        """Take back what was not sent yet."""
+        with self._changed:
+            outbound = self._outbounds.get(future)
+            if outbound is None or not self._window.withdraw(outbound):
+                return
+            del self._outbounds[future]
+            self._changed.notify_all()
+        future.set_exception(
+            WriterError("the call was given up by its caller; nothing of it is written", suggestions=["call again"])
+        )
+
+    def committed(self, producer_id: str) -> int | None:
+        """Ask the coordinator, which reads the table; waits out its restarts."""
+        number: int | None = self._ask("watermark", producer_id)
+        return number
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Send what is queued, have it staged at once, and wait until all is settled."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+        self.coordinator.hurry.remote()
+        with self._changed:
+            if timeout == 0:
+                return not self._window.held
+            # What is sent while this waits lingers at the coordinator again, so it is asked again.
+            deadline = None if timeout is None else self._clock.monotonic() + timeout
+            while self._window.held:
+                left = None if deadline is None else deadline - self._clock.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if not self._changed.wait(0.2 if left is None else min(left, 0.2)):
+                    self.coordinator.hurry.remote()
+            return True
+
+    def usage(self) -> Usage:
+        """What this client holds, against its window."""
+        with self._changed:
+            return Usage(self._window.held_bytes, self._peak, self._window_bytes, self._retries)
+
+    def close(self) -> None:
+        """Settle everything, then leave."""
+        with self._changed:
+            if self._closed:
+                return
+        self.flush()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        self.coordinator.leave.remote(self._identity)
+
+    # ------------------------------------------------------------ the sending thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                wait = self._wait_for()
+                if wait is None or wait > 0:
+                    if self._closed and not self._window.held:
+                        return
+                    self._changed.wait(wait)
+                inbox, self._inbox = self._inbox, []
+            for parcel, answer, error in inbox:
+                self._arrived(parcel, answer, error)
+            try:
+                self._send_ready()
+            except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it
+                log.exception("the client of service %s cannot go on", self._service)
+                self._fail_all(error)
+
+    def _wait_for(self) -> float | None:
+        """Seconds until there is something to do: 0 now, None not before something changes."""
+        if self._inbox:
+            return 0.0
+        oldest = self._window.oldest()
+        if oldest is None or len(self._flying) >= PARCELS_IN_FLIGHT:
+            return None
+        now = self._clock.monotonic()
+        if now < self._resend_at:
+            return self._resend_at - now
+        if self._hurried or not self._flying or self._window.queued_bytes >= INLINE_BYTES:
+            return 0.0
+        return max(0.0, oldest + self._linger_s - now)
+
+    def _send_ready(self) -> None:
+        while True:
+            with self._changed:
+                producer = self._window.must_ask()
+            if producer is not None:
+                committed = self._ask("watermark", producer)
+                with self._changed:
+                    self._window.know(producer, committed)
+                continue
+            with self._changed:
+                wait = self._wait_for()
+                if wait is None or wait > 0 or self._inbox:
+                    return
+                taken = self._window.take(PARCEL_BYTES, PARCEL_BATCHES)
+                if not taken:
+                    return
+                parcel = self._parcels
+                self._parcels += 1
+                self._flying[parcel] = taken
+            self._send(parcel, taken)
+
+    def _send(self, number: int, outbounds: list[Outbound]) -> None:
+        parcel = _parcel(outbounds)
+        answer = self.coordinator.deliver.remote(self._identity, parcel)
+        answer.future().add_done_callback(lambda done: self._take_in(number, done))
+
+    def _take_in(self, number: int, done: Future[Any]) -> None:
+        error = done.exception()
+        with self._changed:
+            self._inbox.append((number, None if error is not None else done.result(), error))
+            self._changed.notify_all()
+
+    def _arrived(self, number: int, answer: Any, error: BaseException | None) -> None:  # noqa: ANN401
+        """Settle the batches of a parcel, or send them again."""
+        with self._changed:
+            outbounds = self._flying.pop(number)
+        if error is not None:
+            self._lost(outbounds, error)
+            return
+        settled: list[tuple[Future[Receipt], Any]] = []
+        with self._changed:
+            self._window_bytes = answer["window_bytes"]
+            for outbound, outcome in zip(outbounds, answer["answers"]):
+                if len(outcome) == 4:  # noqa: PLR2004  a receipt has four fields, a refusal three
+                    self._window.settled(outbound)
+                elif self._window.refused(outbound, Reason[outcome[0]], outcome[1]):
+                    self._resend_at = self._clock.monotonic() + RESEND_AFTER_S / 4
+                    continue
+                del self._outbounds[outbound.future]
+                settled.append((outbound.future, outcome))
+            self._changed.notify_all()
+        for future, outcome in settled:
+            if len(outcome) == 4:  # noqa: PLR2004
+                producer_id, sequence, version, already = outcome
+                future.set_result(Receipt(Token(producer_id, sequence), version, already))
+            else:
+                future.set_exception(outcome[2])
+
+    def _lost(self, outbounds: list[Outbound], error: BaseException) -> None:
+        """The call failed: whatever it brought may be committed or not, and is sent again."""
+        if not isinstance(error, RayActorError):
+            self._fail(outbounds, error)
+            return
+        if self._is_gone():
+            self._fail_all(error)
+            return
+        log.info("the coordinator of service %s is away; %d batches are sent again", self._service, len(outbounds))
+        with self._changed:
+            self._retries += 1
+            self._window.lost(outbounds)
+            self._resend_at = self._clock.monotonic() + RESEND_AFTER_S
+            self._changed.notify_all()
+
+    def _is_gone(self) -> bool:
+        """Whether the service was stopped: then its name is gone, too."""
+        try:
+            self.coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
+        except Exception:  # noqa: BLE001  Ray itself may be gone
+            return True
+        return False
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._changed:
+            flying = [outbound for parcel in self._flying.values() for outbound in parcel]
+            self._flying.clear()
+            outbounds = [*flying, *(o for o in self._window.unsettled() if o not in flying)]
+        self._fail(outbounds, error)
+
+    def _fail(self, outbounds: list[Outbound], error: BaseException) -> None:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        with self._changed:
+            failed = [o for o in outbounds if self._outbounds.pop(o.future, None) is not None]
+            for outbound in failed:
+                self._window.drop(outbound)
+            self._changed.notify_all()
+        for outbound in failed:
+            outbound.future.set_exception(_unanswered(self._service, outbound, cause))
+
+    # ------------------------------------------------------------ small things
+
+    def _ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401
+        """Call the coordinator and wait, through its restarts, as long as `CALL_TIMEOUT_S`."""
+        deadline = self._clock.monotonic() + CALL_TIMEOUT_S
+        while True:
+            try:
+                return ray.get(getattr(self.coordinator, method).remote(*args), timeout=CALL_TIMEOUT_S)
+            except RayActorError as error:
+                if self._is_gone() or self._clock.monotonic() > deadline:
+                    raise _away(self._service, error) from error
+                self._clock.sleep(RESEND_AFTER_S)
+            except GetTimeoutError as error:
+                raise _away(self._service, error) from error
+            except RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+
+    def _has_room(self, nbytes: int) -> bool:
+        # A batch larger than the window goes alone: else it could never go.
+        return not self._window.held or self._window.held_bytes + nbytes <= self._window_bytes
+
+    def _full(self, nbytes: int) -> WriterPerformanceError:
+        return WriterPerformanceError(
+            f"the window of {self._window_bytes} bytes to service {self._service!r} is full "
+            f"({self._window.held_bytes} bytes are not settled); nothing of a batch of {nbytes} bytes is written",
+            context={"needed_bytes": nbytes, "window_bytes": self._window_bytes},
+            suggestions=["try again later, or connect with on_full='block' and a longer queue_timeout_secs"],
+            retriable=True,
+        )
+
+
+class LogClient(LogWriter):
+    """A `LogWriter` whose batches go through a service. Made by `actors.connect`."""
+
+    def __init__(self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, on_full: str) -> None:  # noqa: ANN401
+        """Join a running service; see `actors.connect` for the arguments."""
+        self._service = service
+        self._remote = RemoteChannel(service, coordinator, config, window_bytes, on_full=on_full)
+        self._begin(config, None, None, None)
+
+    def _open_channel(self) -> Channel:
+        return self._remote
+
+    @property
+    def coordinator(self) -> Any:  # noqa: ANN401  a Ray handle
+        """The coordinator's handle, for remote calls without this client."""
+        return self._remote.coordinator
+
+    def submit_log_rows(
+        self,
+        log_rows: Any,  # noqa: ANN401
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Future[WriteResult]:
+        """As `write_log_rows`, without waiting: the future gives the result, or what the call would have raised.
+
+        Raises:
+            WriterPerformanceError: the window is full (see `connect`).
+        """
+        return self._send_off(lambda: self._encode(log_rows, run_id), sequence, idempotency_key)
+
+    def submit_step_results(
+        self,
+        step_results: Any,  # noqa: ANN401
+        execution_context: Any,  # noqa: ANN401
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Future[WriteResult]:
+        """As `write_step_results`, without waiting. See `submit_log_rows`."""
+        encode = self._encoder_of_steps(step_results, execution_context, run_id)
+        return self._send_off(encode, sequence, idempotency_key)
+
+    def submit_execution_result(
+        self,
+        execution_result: Any,  # noqa: ANN401
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Future[WriteResult]:
+        """As `write_execution_result`, without waiting. See `submit_log_rows`."""
+        return self._send_off(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
+
+
+def _parcel(outbounds: list[Outbound]) -> Parcel:
+    batches = [outbound.delivery.batch for outbound in outbounds]
+    content = pack(batches)
+    if content.size <= INLINE_BYTES:
+        payload = Payload(inline=content.to_pybytes())
+    else:
+        payload = Payload(reference=[ray.put(content)])
+    entries = []
+    for outbound, (offset, aside_offset) in zip(outbounds, offsets(batches)):
+        delivery, aside = outbound.delivery, outbound.delivery.batch.quarantined
+        entries.append(
+            Entry(
+                delivery.producer_id,
+                outbound.number,
+                delivery.batch.digest,
+                delivery.stamp,
+                assigned=outbound.assigned,
+                resent=outbound.resent,
+                checked=delivery.checked,
+                expires=delivery.expires,
+                patient=delivery.patient,
+                wait_secs=delivery.wait_secs,
+                offset=offset,
+                rows=delivery.batch.rows.num_rows,
+                nbytes=delivery.batch.rows.nbytes,
+                set_aside_offset=aside_offset,
+                set_aside_rows=0 if aside is None else aside.num_rows,
+                set_aside_nbytes=0 if aside is None else aside.nbytes,
+            )
+        )
+    return Parcel(tuple(entries), payload)
+
+
+def _unanswered(service: str, outbound: Outbound, cause: BaseException | None) -> WriterTableError:
+    error = WriterTableError(
+        f"service {service!r} ended before it answered batch {outbound.number} of producer "
+        f"{outbound.delivery.producer_id!r}; whether that is committed is not known",
+        outcome_unknown=True,
+        suggestions=["start the service again and send the batch under the same sequence or idempotency_key"],
+        retriable=True,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _away(service: str, error: BaseException) -> WriterError:
+    return WriterError(
+        f"service {service!r} does not answer: {error}",
+        suggestions=[f"look at it with `Service.attach({service!r}).health()`, or start it again"],
+        retriable=True,
+    )

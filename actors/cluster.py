@@ -1,0 +1,132 @@
+"""Ray itself: found where it runs, started where it does not, ended by whoever started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import ray
+
+from sfwriter.clock import SystemClock
+from sfwriter.exceptions import WriterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_TIMEOUT_S = 60.0
+OBJECT_STORE_BYTES = 1 << 30
+"""Of a Ray that is started here: what is in flight is bounded by the budget, not by this; Ray spills above it."""
+
+
+def join_ray() -> bool:
+    """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none."""
+    if ray.is_initialized():
+        return True
+    token_from_file()
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False, configure_logging=False)
+    except ConnectionError:
+        if os.environ.get("RAY_ADDRESS"):
+            raise
+        return False
+    return True
+
+
+def start_ray() -> int:
+    """Start a Ray of its own session, which outlives this process, and connect to it. Returns its pid."""
+    token_from_file(make=True)
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port=0", "--include-dashboard=false",
+        "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as output:
+        # In a session of its own it does not get the terminal's Ctrl-C.
+        process = subprocess.Popen(  # noqa: S603  the command is ours
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        clock = SystemClock()
+        deadline = clock.monotonic() + START_TIMEOUT_S
+        try:
+            while not _joined():
+                if process.poll() is not None or clock.monotonic() > deadline:
+                    output.seek(0)
+                    said = output.read().decode(errors="replace").strip().splitlines()[-12:]
+                    raise WriterError(
+                        "Ray could not be started: " + " | ".join(line.strip() for line in said if line.strip()),
+                        suggestions=["look whether `ray start --head` works here"],
+                    )
+                clock.sleep(0.2)
+        except BaseException:
+            end_ray(process.pid)
+            raise
+    return process.pid
+
+
+def end_ray(pid: int) -> None:
+    """End a Ray that `start_ray` started, with everything in it. One that is gone is no error."""
+    if ray.is_initialized():
+        ray.shutdown()
+    try:
+        head = psutil.Process(pid)
+        family = [head, *head.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head.send_signal(signal.SIGTERM)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    if head.pid in _own_children():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def token_from_file(*, make: bool = False) -> None:
+    """Turn Ray's token authentication on in this process where there is a token, making one if asked.
+
+    The file is Ray's own (`~/.ray/auth_token`); it is kept readable for its owner only.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not path.exists():
+        if not make:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), _private(path) as file:
+            os.write(file, secrets.token_hex(32).encode())
+    if path.stat().st_uid == os.getuid() and path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+    os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def _joined() -> bool:
+    try:
+        return join_ray()
+    except Exception:  # noqa: BLE001  a Ray that is still starting answers in many ways
+        return False
+
+
+@contextlib.contextmanager
+def _private(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _own_children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+

@@ -1,0 +1,432 @@
+"""The coordinator actor: the machine behind remote calls.
+
+Receives: parcels of clients, and rows given directly.
+Produces: one answer for each batch, when it is settled.
+Guarantees: its event loop never waits for a disk; whatever it forgets by dying, the tables know.
+Never does: open a payload that a client packed; decide (the machine does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import uuid
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
+from actors.pool import WriterPool
+from actors.wire import Entry, Parcel, Payload, Slice, pack
+from sfwriter.batch import KEY_PREFIX
+from sfwriter.clock import SystemClock
+from sfwriter.exceptions import WriterError
+from sfwriter.flow.machine import Machine
+from sfwriter.flow.vocabulary import (
+    Abandon,
+    Acknowledged,
+    Answer,
+    Closed,
+    Commit,
+    CommitLanded,
+    Discard,
+    Flushed,
+    Part,
+    ReadWatermarks,
+    Stage,
+    Submitted,
+    Ticked,
+)
+from sfwriter.ingest.gate import Gate
+from sfwriter.limits import process_memory
+from sfwriter.metrics import percentile
+from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
+from sfwriter.runtime.refusals import refusal_error
+from sfwriter.runtime.tables import TableCalls
+from sfwriter.storage.delta_rs import DeltaRsEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from sfwriter.config import WriterConfig
+    from sfwriter.flow.vocabulary import Command, Event, Refused
+
+KEPT_LATENCIES = 4096
+
+
+class _Held:
+    """An entry that is not settled: what to stage, and who waits."""
+
+    __slots__ = ("done", "entry", "given", "payload")
+
+    def __init__(self, entry: Entry, payload: Payload, given: Submitted, done: asyncio.Future[Any]) -> None:
+        self.entry = entry
+        self.payload = payload
+        self.given = given
+        self.done = done
+
+
+class Coordinator:
+    """One per service. Every method runs on the actor's event loop."""
+
+    def __init__(self, service: str, config: WriterConfig, started_ray: int | None = None) -> None:
+        """Open the engine; tables are touched by the first batch.
+
+        Args:
+            service: its name.
+            config: what to run with.
+            started_ray: pid of the Ray that was started for this service, and ends with it.
+        """
+        self._started_ray = started_ray
+        self._service = service
+        self._config = config
+        self._clock = SystemClock()
+        self._life = uuid.uuid4().hex[:12]
+        self._born = self._clock.now()
+        self._limits = replace(flow_limits(config), stage_timeout_s=STAGE_TIMEOUT_S)
+        self._machine = Machine(self._limits, name=f"{self._life}-", seed=uuid.uuid4().int)
+        engine = DeltaRsEngine()
+        log_spec, quarantine_spec = log_table_spec(config), quarantine_table_spec(config)
+        self._log_table, self._quarantine_table = log_spec.name, quarantine_spec.name
+        self._tables = {spec.name: TableCalls(engine.open(spec)) for spec in (log_spec, quarantine_spec)}
+        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}") for name in self._tables}
+        self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
+        self._gate_thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
+        self._pool = WriterPool(service, config, config.parallel_write_threads)
+        self._held: dict[int, _Held] = {}
+        self._count = itertools.count()
+        self._clients: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._quiet: list[asyncio.Future[None]] = []
+        self._draining = False
+        self._rows = self._bytes = self._batches = self._commits = self._quarantined = self._refusals = 0
+        self._retries = 0
+        self._latencies: dict[str, deque[float]] = {
+            stage: deque(maxlen=KEPT_LATENCIES) for stage in ("wait", "stage", "commit", "total")
+        }
+        self._began: dict[int, float] = {}
+
+    # ------------------------------------------------------------ what clients call
+
+    async def deliver(self, client: str, parcel: Parcel) -> dict[str, Any]:
+        """Take a parcel and return when every batch of it is settled.
+
+        Returns:
+            `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already),
+            or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on.
+        """
+        self._clients[client] = self._clock.monotonic()
+        self._pool.warm_up()
+        done = [self._take(entry, parcel.payload) for entry in parcel.entries]
+        answers = await asyncio.gather(*done)
+        return {"answers": answers, "window_bytes": self._window()}
+
+    async def submit(
+        self,
+        rows: Any,  # noqa: ANN401
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+        producer_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Write rows that were sent without a client, and return when they are durable.
+
+        The gate runs here, beside the loop. An outcome that is lost with this actor cannot be looked up
+        without an `idempotency_key`, or a `producer_id` and its `sequence`.
+
+        Raises:
+            WriterError: as `LogWriter.write_log_rows`.
+        """
+        started = self._clock.monotonic()
+        self._pool.warm_up()
+        loop = asyncio.get_running_loop()
+        gated = await loop.run_in_executor(self._gate_thread, self._gate.encode, rows, run_id)
+        batch = gated.batch
+        result = {
+            "success": True,
+            "rows_written": 0,
+            "run_id": batch.run_id,
+            "batch_id": None,
+            "table_fqn": self._log_table,
+            "version": None,
+            "duration_secs": 0.0,
+            "quarantined_rows": 0,
+            "quality_results": None,
+            "anomalies": None,
+            "already_written": False,
+        }
+        if idempotency_key is not None:
+            producer_id, sequence = KEY_PREFIX + idempotency_key, 0
+        if not gated.is_empty or sequence is not None:
+            payload = Payload(inline=await loop.run_in_executor(self._gate_thread, pack, [batch]))
+            aside = batch.quarantined
+            entry = Entry(
+                producer_id or f"{self._service}-{self._life}",
+                sequence,
+                batch.digest,
+                uuid.uuid4().hex[:16],
+                assigned=sequence is None,
+                resent=False,
+                checked=idempotency_key is None,
+                expires=producer_id is None or idempotency_key is not None,
+                patient=False,
+                wait_secs=self._config.queue_timeout_secs,
+                offset=0,
+                rows=batch.rows.num_rows,
+                nbytes=batch.rows.nbytes,
+                set_aside_rows=0 if aside is None else aside.num_rows,
+                set_aside_nbytes=0 if aside is None else aside.nbytes,
+            )
+            answer = await self._take(entry, payload)
+            if isinstance(answer[-1], WriterError):
+                raise answer[-1]
+            identity, number, version, already = answer
+            result["batch_id"], result["version"], result["already_written"] = f"{identity}:{number}", version, already
+            if not already:
+                result["rows_written"], result["quarantined_rows"] = entry.rows, entry.set_aside_rows
+        result["duration_secs"] = self._clock.monotonic() - started
+        return result
+
+    async def watermark(self, producer_id: str) -> int | None:
+        """The producer's highest committed number, read from the log table afresh."""
+        table = self._tables[self._log_table].table
+        marks = await asyncio.get_running_loop().run_in_executor(
+            self._threads[self._log_table], table.last_sequence, [producer_id]
+        )
+        return marks[producer_id].sequence
+
+    async def hurry(self) -> None:
+        """Stage what is collected without waiting for more."""
+        self._feed(Flushed())
+
+    async def enter(self, client: str) -> dict[str, Any]:
+        """Welcome a client: the configuration that it gates with, and its window."""
+        self._clients[client] = self._clock.monotonic()
+        self._pool.warm_up()
+        return {"config": self._config, "window_bytes": self._window(), "life": self._life}
+
+    async def leave(self, client: str) -> None:
+        """A client goes: its window is the others'."""
+        self._clients.pop(client, None)
+
+    # ------------------------------------------------------------ what operators call
+
+    async def ping(self) -> dict[str, Any]:
+        """Who and where it is."""
+        return {
+            "pid": os.getpid(),
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "life": self._life,
+            "born": self._born,
+            "state": "draining" if self._draining else "ok",
+            "memory_bytes": process_memory().own_bytes,
+            "restarted": ray.get_runtime_context().was_current_actor_reconstructed,
+        }
+
+    async def configuration(self) -> WriterConfig:
+        """What the service runs with."""
+        return self._config
+
+    async def look(self) -> dict[str, Any]:
+        """Counts, latencies, bytes in flight, clients: what the metrics are made of."""
+        machine = self._machine
+        latencies = {
+            stage: {f"p{p}": percentile(ordered, p) for p in (50, 95, 99)}
+            for stage, ordered in ((stage, sorted(kept)) for stage, kept in self._latencies.items())
+        }
+        return {
+            "life": self._life,
+            "rows_total": self._rows,
+            "bytes_total": self._bytes,
+            "batches_total": self._batches,
+            "commits_total": self._commits,
+            "quarantined_rows_total": self._quarantined,
+            "refusals_total": self._refusals,
+            "retries_total": self._retries,
+            "writer_deaths_total": self._pool.deaths,
+            "latency_secs": latencies,
+            "in_flight_bytes": machine.budget.used,
+            "budget_bytes": machine.budget.total,
+            "in_flight_batches": machine.in_flight,
+            "clients": len(self._clients),
+            "memory_bytes": process_memory().own_bytes,
+        }
+
+    async def writers(self) -> list[dict[str, Any]]:
+        """Each writer's state."""
+        return await self._pool.look()
+
+    async def ledger(self) -> dict[str, Any]:
+        """What this life has accepted, committed, refused and has in flight for each producer, beside the table's W."""
+        producers = {
+            identity: {
+                "accepted": producer.accepted,
+                "committed": producer.committed,
+                "refused": producer.refused,
+                "in_flight": producer.in_flight,
+                "believed": producer.stand(self._log_table).committed,
+                "known": producer.stand(self._log_table).known,
+                "committing": bool(producer.flight),
+            }
+            for identity, producer in self._machine.producers.items()
+        }
+        table = self._tables[self._log_table].table
+        marks = await asyncio.get_running_loop().run_in_executor(
+            self._threads[self._log_table], table.last_sequence, list(producers)
+        )
+        for identity, entry in producers.items():
+            entry["table"] = marks[identity].sequence
+        return {"producers": producers, "quarantined_rows": self._quarantined}
+
+    async def drain(self, timeout: float | None = None) -> dict[str, Any]:
+        """Take nothing more, and return when everything accepted is settled or time has run out."""
+        self._draining = True
+        self._feed(Closed())
+        if self._machine.in_flight:
+            quiet: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._quiet.append(quiet)
+            try:
+                await asyncio.wait_for(quiet, timeout)
+            except asyncio.TimeoutError:
+                pass
+        return {"drained": not self._machine.in_flight, "in_flight_batches": self._machine.in_flight}
+
+    async def retire(self) -> int | None:
+        """Stop the writers; the caller kills this actor next. Returns the pid of a Ray that ends with the service."""
+        self._pool.stop()
+        return self._started_ray
+
+    # ------------------------------------------------------------ the machine
+
+    def _take(self, entry: Entry, payload: Payload) -> asyncio.Future[Any]:
+        ticket = next(self._count)
+        parts = [Part(self._log_table, entry.rows, entry.nbytes)]
+        if entry.set_aside_rows:
+            parts.insert(0, Part(self._quarantine_table, entry.set_aside_rows, entry.set_aside_nbytes))
+        now = self._clock.monotonic()
+        given = Submitted(
+            ticket,
+            entry.producer_id,
+            entry.sequence,
+            entry.digest,
+            entry.stamp,
+            tuple(parts),
+            WIRE_FACTOR * (entry.nbytes + entry.set_aside_nbytes) + 4096,
+            assigned=entry.assigned,
+            resent=entry.resent,
+            checked=entry.checked,
+            expires=entry.expires,
+            patient=entry.patient,
+            wait_until=None if entry.wait_secs is None else now + entry.wait_secs,
+        )
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._held[ticket] = _Held(entry, payload, given, done)
+        self._began[ticket] = now
+        self._feed(given)
+        return done
+
+    def _feed(self, event: Event) -> None:
+        now = self._clock.monotonic()
+        if isinstance(event, CommitLanded):
+            self._commits += 1
+        for command in self._machine.handle(event, now):
+            self._carry_out(command)
+        self._set_alarm(now)
+        if self._quiet and not self._machine.in_flight:
+            waiting, self._quiet = self._quiet, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, Answer):
+            self._settle(command)
+        elif isinstance(command, Stage):
+            self._begin(self._stage(command))
+        elif isinstance(command, Commit):
+            calls = self._tables[command.table]
+            self._begin(self._on_thread(command.table, lambda: calls.commit(command.group), "commit"))
+        elif isinstance(command, ReadWatermarks):
+            calls = self._tables[command.table]
+            self._begin(self._on_thread(command.table, lambda: calls.read(command.producers), None))
+        elif isinstance(command, Discard):
+            self._threads[command.table].submit(self._tables[command.table].discard, command.staged)
+        elif isinstance(command, Abandon):
+            self._pool.abandon(command.job)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stage(self, command: Stage) -> None:
+        began = self._clock.monotonic()
+        work: dict[int, tuple[Payload, list[Slice]]] = {}
+        aside = command.table == self._quarantine_table
+        for ticket, token in command.batches:
+            held = self._held.get(ticket)
+            if held is None:
+                continue
+            entry = held.entry
+            offset, rows = (entry.set_aside_offset, entry.set_aside_rows) if aside else (entry.offset, entry.rows)
+            work.setdefault(id(held.payload), (held.payload, []))[1].append(Slice(token, offset, rows))
+        event = await self._pool.stage(command.job, command.table, list(work.values()))
+        self._latencies["stage"].append(self._clock.monotonic() - began)
+        self._feed(event)
+
+    async def _on_thread(self, table: str, call: Callable[[], Event], stage: str | None) -> None:
+        began = self._clock.monotonic()
+        event = await asyncio.get_running_loop().run_in_executor(self._threads[table], call)
+        if stage is not None:
+            self._latencies[stage].append(self._clock.monotonic() - began)
+        self._feed(event)
+
+    def _settle(self, command: Answer) -> None:
+        held = self._held.pop(command.ticket)
+        entry, answer = held.entry, command.answer
+        self._latencies["total"].append(self._clock.monotonic() - self._began.pop(command.ticket))
+        if isinstance(answer, Acknowledged):
+            if not answer.already:
+                self._rows += entry.rows
+                self._bytes += entry.nbytes
+                self._quarantined += entry.set_aside_rows
+            self._batches += 1
+            outcome: tuple[Any, ...] = (answer.token.producer_id, answer.token.sequence, answer.version, answer.already)
+        else:
+            self._refusals += 1
+            outcome = (answer.reason.name, answer.expected, self._error(answer, held.given))
+        if not held.done.done():
+            held.done.set_result(outcome)
+
+    def _error(self, refused: Refused, given: Submitted) -> WriterError:
+        return refusal_error(refused, given, self._limits.budget_bytes)
+
+    def _set_alarm(self, now: float) -> None:
+        wake_at = self._machine.wake_at()
+        if self._alarm is not None:
+            if wake_at is not None and abs(self._alarm.when() - asyncio.get_running_loop().time() - (wake_at - now)) < 0.001:
+                return
+            self._alarm.cancel()
+            self._alarm = None
+        if wake_at is not None:
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, wake_at - now), self._tick)
+
+    def _tick(self) -> None:
+        self._alarm = None
+        self._feed(Ticked())
+
+    def _window(self) -> int:
+        """Arrow bytes that one client may have unanswered: an equal share of what the budget holds."""
+        cutoff = self._clock.monotonic() - 600
+        for client in [client for client, seen in self._clients.items() if seen < cutoff]:
+            del self._clients[client]
+        return int(self._limits.budget_bytes / WIRE_FACTOR / WINDOW_SHARE / max(1, len(self._clients)))
+
+
+CoordinatorActor = ray.remote(Coordinator)

@@ -1,0 +1,94 @@
+"""The metrics actor: looks at the coordinator and the writers once a second, and keeps a few minutes of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from typing import Any
+
+import ray
+
+from actors.options import CALL_TIMEOUT_S, HISTORY_S, NAMESPACE, SNAPSHOT_EVERY_S, actor_name
+from sfwriter.clock import SystemClock
+from sfwriter.limits import process_memory
+
+COUNTED = ("rows_total", "bytes_total", "batches_total", "commits_total")
+TOTALS = (*COUNTED, "quarantined_rows_total", "refusals_total", "retries_total", "writer_deaths_total")
+RATE_OVER_S = 60.0
+
+
+class Totals:
+    """Counters that go on where a coordinator's new life begins at zero again. Pure."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self._life: str | None = None
+        self._past = dict.fromkeys(TOTALS, 0)
+        self._last = dict.fromkeys(TOTALS, 0)
+
+    def add(self, look: dict[str, Any]) -> dict[str, int]:
+        """Take a look at the coordinator and return the totals over all its lives."""
+        if self._life is not None and look["life"] != self._life:
+            for name in TOTALS:
+                self._past[name] += self._last[name]
+        self._life = look["life"]
+        self._last = {name: look[name] for name in TOTALS}
+        return {name: self._past[name] + self._last[name] for name in TOTALS}
+
+
+class Metrics:
+    """Pulls, keeps, answers. Its death costs nothing but history."""
+
+    def __init__(self, service: str) -> None:
+        """Begin to look, on a thread of its own."""
+        self._service = service
+        self._clock = SystemClock()
+        self._lock = threading.Lock()
+        self._totals = Totals()
+        self._history: deque[tuple[float, dict[str, Any]]] = deque(maxlen=int(HISTORY_S / SNAPSHOT_EVERY_S))
+        threading.Thread(target=self._keep_looking, name="metrics", daemon=True).start()
+
+    def read(self) -> dict[str, Any]:
+        """The newest figures, with the last minute's rates."""
+        self._look()
+        with self._lock:
+            if not self._history:
+                return {}
+            now, newest = self._history[-1]
+            then, oldest = next(entry for entry in self._history if entry[0] >= now - RATE_OVER_S)
+            span = now - then
+            rates = {
+                name.replace("_total", "_per_sec"): (newest[name] - oldest[name]) / span if span > 0 else 0.0
+                for name in COUNTED
+            }
+            return {**newest, **rates, "history_secs": now - self._history[0][0]}
+
+    def ping(self) -> dict[str, Any]:
+        """Who and where it is, and its own memory."""
+        return {
+            "pid": os.getpid(),
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "memory_bytes": process_memory().own_bytes,
+            "restarted": ray.get_runtime_context().was_current_actor_reconstructed,
+        }
+
+    def _keep_looking(self) -> None:
+        while True:
+            self._look()
+            self._clock.sleep(SNAPSHOT_EVERY_S)
+
+    def _look(self) -> None:
+        try:
+            coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
+            look, writers = ray.get([coordinator.look.remote(), coordinator.writers.remote()], timeout=CALL_TIMEOUT_S)
+        except Exception:  # noqa: BLE001  a coordinator that is away is looked at again in a second
+            return
+        memory = {writer["name"]: writer["memory_bytes"] for writer in writers}
+        memory.update(coordinator=look["memory_bytes"], metrics=process_memory().own_bytes)
+        with self._lock:
+            figures = {**look, **self._totals.add(look), "actor_memory_bytes": memory}
+            self._history.append((self._clock.monotonic(), figures))
+
+
+MetricsActor = ray.remote(Metrics)

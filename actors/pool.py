@@ -1,0 +1,171 @@
+"""The coordinator's writer actors: made when they are needed, replaced when they die or hang."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
+
+from actors.options import CALL_TIMEOUT_S, writer_options
+from actors.writer import WriterActor
+from sfwriter.exceptions import WriterError, WriterTableError
+from sfwriter.flow.vocabulary import Fault, Staged, StagingFailed
+from sfwriter.runtime.tables import fault_of
+
+if TYPE_CHECKING:
+    from actors.wire import Payload, Slice
+    from sfwriter.config import WriterConfig
+    from sfwriter.flow.vocabulary import Event
+
+log = logging.getLogger("sfwriter.service")
+
+
+class _Seat:
+    """One writer actor."""
+
+    __slots__ = ("actor", "job", "name", "number", "pid", "state")
+
+    def __init__(self, number: int, name: str, actor: Any) -> None:  # noqa: ANN401  a Ray handle
+        self.number = number
+        self.name = name
+        self.actor = actor
+        self.job: int | None = None
+        self.pid: int | None = None
+        self.state = "idle"
+
+
+class WriterPool:
+    """Up to `size` writers, one staging job at a time each. Lives on the coordinator's event loop."""
+
+    def __init__(self, service: str, config: WriterConfig, size: int) -> None:
+        """Begin without writers."""
+        self._service = service
+        self._config = config
+        self._config_ref: Any = None
+        self._size = size
+        self._numbers = itertools.count()
+        self._seats: dict[int, _Seat] = {}
+        self._idle: list[_Seat] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self.deaths = 0
+
+    def warm_up(self) -> None:
+        """Make the first writer, so that the first batch does not wait for it."""
+        if not self._seats:
+            self._idle.append(self._hire())
+
+    async def stage(self, job: int, table: str, work: list[tuple[Payload, list[Slice]]]) -> Event:
+        """Have a writer stage the work, and say how that ended. Never raises."""
+        seat = await self._take()
+        seat.job, seat.state = job, "staging"
+        try:
+            staged = await seat.actor.stage.remote(table, work)
+        except (RayActorError, OutOfMemoryError) as error:
+            self._dismiss(seat)
+            return StagingFailed(job, Fault(_lost_writer(table, error), retriable=True), worker_died=True)
+        except ObjectLostError as error:
+            self._give_back(seat)
+            return StagingFailed(job, Fault(_lost_payload(table, error), retriable=False))
+        except RayTaskError as error:
+            self._give_back(seat)
+            cause = error.as_instanceof_cause() if not isinstance(error, WriterError) else error
+            if isinstance(cause, ObjectLostError):
+                return StagingFailed(job, Fault(_lost_payload(table, cause), retriable=False))
+            return StagingFailed(job, fault_of(cause))
+        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+            self._dismiss(seat)
+            return StagingFailed(job, fault_of(error), worker_died=True)
+        self._give_back(seat)
+        return Staged(job, staged)
+
+    def abandon(self, job: int) -> None:
+        """Kill the writer that stages this job; its call ends as a death, which nobody waits for any more."""
+        for seat in list(self._seats.values()):
+            if seat.job == job:
+                log.warning("writer %s hangs and is replaced", seat.name)
+                self._dismiss(seat)
+
+    async def look(self) -> list[dict[str, Any]]:
+        """Each writer's state, pid, node and memory."""
+        return [await self._look_at(seat) for seat in list(self._seats.values())]
+
+    def stop(self) -> None:
+        """Kill all writers."""
+        for seat in list(self._seats.values()):
+            self._dismiss(seat)
+
+    # ------------------------------------------------------------ seats
+
+    async def _take(self) -> _Seat:
+        while not self._idle:
+            if len(self._seats) < self._size:
+                return self._hire()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return self._idle.pop()
+
+    def _hire(self) -> _Seat:
+        if self._config_ref is None:
+            self._config_ref = ray.put(self._config)
+        number = next(self._numbers)
+        # The number alone could be in use by a writer of this coordinator's previous life.
+        name = f"{number}-{ray.get_runtime_context().get_actor_id()[:8]}-{next(_UNIQUE)}"
+        actor = WriterActor.options(**writer_options(self._service, name)).remote(self._config_ref)
+        seat = self._seats[number] = _Seat(number, f"writer-{name}", actor)
+        return seat
+
+    def _give_back(self, seat: _Seat) -> None:
+        seat.job, seat.state = None, "idle"
+        if seat.number in self._seats:
+            self._idle.append(seat)
+        self._wake()
+
+    def _dismiss(self, seat: _Seat) -> None:
+        if self._seats.pop(seat.number, None) is None:
+            return
+        self.deaths += 1
+        if seat in self._idle:
+            self._idle.remove(seat)
+        with contextlib.suppress(Exception):  # it may be dead already, which is what is wanted
+            ray.kill(seat.actor)
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.pop(0)
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _look_at(self, seat: _Seat) -> dict[str, Any]:
+        entry: dict[str, Any] = {"name": seat.name, "state": seat.state, "pid": None, "node_id": None, "memory_bytes": None}
+        try:
+            entry.update(await asyncio.wait_for(seat.actor.ping.remote(), CALL_TIMEOUT_S / 10))
+        except (RayActorError, asyncio.TimeoutError):
+            entry["state"] = "down"
+        return entry
+
+
+_UNIQUE = itertools.count()
+
+
+def _lost_writer(table: str, error: BaseException) -> WriterTableError:
+    return WriterTableError(
+        f"the writer that staged a batch for {table} died: {error}",
+        suggestions=["look for the cause in its node's Ray log; smaller batches need less memory"],
+        retriable=True,
+    )
+
+
+def _lost_payload(table: str, error: BaseException) -> WriterTableError:
+    return WriterTableError(
+        f"the rows of a batch for {table} were lost on the way, with the process that sent them: {error}",
+        suggestions=["send them again under the same number"],
+        retriable=True,
+    )

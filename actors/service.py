@@ -1,0 +1,285 @@
+"""A service: its start, what it says of itself, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from actors.client import LogClient
+from actors.cluster import end_ray, join_ray, start_ray
+from actors.coordinator import CoordinatorActor
+from actors.metrics import MetricsActor
+from actors.options import CALL_TIMEOUT_S, NAMESPACE, actor_name, coordinator_options, metrics_options
+from sfwriter.clock import SystemClock
+from sfwriter.config import WriterConfig
+from sfwriter.exceptions import WriterConfigurationError, WriterError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+START_TIMEOUT_S = 60.0
+PRIVATE_TO_CLIENTS = ("producer_id",)
+"""Options that are a client's own: a service is the same service whatever they are."""
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Service:
+    """A handle on a running service. The service itself lives in Ray and outlives this object and its process."""
+
+    def __init__(self, name: str, coordinator: Any) -> None:  # noqa: ANN401  a Ray handle
+        """Hold a running service; use `start` or `attach`."""
+        self.name = name
+        self.coordinator = coordinator
+
+    @classmethod
+    def start(cls, config: WriterConfig | None = None, name: str = "logs") -> Service:
+        """Start a service, or attach to the one of this name.
+
+        Ray is found by `RAY_ADDRESS` or on this machine, and started where none runs.
+
+        Raises:
+            WriterConfigurationError: the service of this name runs with another configuration; the
+                error shows the differences.
+            WriterError: Ray or the service could not be started.
+        """
+        config = config or WriterConfig()
+        _check_name(name)
+        started_ray = None if join_ray() else start_ray()
+        try:
+            coordinator = CoordinatorActor.options(**coordinator_options(name)).remote(name, _absolute(config), started_ray)
+            running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
+            _check_same(name, config, running)
+            MetricsActor.options(**metrics_options(name)).remote(name)
+        except BaseException:
+            if started_ray is not None:
+                end_ray(started_ray)
+            raise
+        return cls(name, coordinator)
+
+    @classmethod
+    def attach(cls, name: str = "logs") -> Service:
+        """Hold a service that runs.
+
+        Raises:
+            WriterError: there is none of this name.
+        """
+        return cls(name, _find(name))
+
+    def metrics(self) -> dict[str, Any]:
+        """Totals, the last minute's rates, latencies, bytes in flight against the budget, memory of each actor."""
+        try:
+            actor = ray.get_actor(actor_name(self.name, "metrics"), namespace=NAMESPACE)
+            figures: dict[str, Any] = ray.get(actor.read.remote(), timeout=CALL_TIMEOUT_S)
+        except (ValueError, RayActorError, GetTimeoutError) as error:
+            raise WriterError(
+                f"the metrics actor of service {self.name!r} does not answer: {error}",
+                suggestions=["look at health(); the service writes on without it"],
+                retriable=True,
+            ) from error
+        return figures
+
+    def health(self) -> dict[str, Any]:
+        """`status` (`ok`, `degraded`, `down`) with `reasons`, and the state of each actor."""
+        clock = SystemClock()
+        reasons: list[str] = []
+        coordinator = self._look_at("coordinator", clock, reasons)
+        metrics = self._look_at("metrics", clock, reasons)
+        writers: list[dict[str, Any]] = []
+        if coordinator["state"] != "down":
+            try:
+                writers = ray.get(self.coordinator.writers.remote(), timeout=CALL_TIMEOUT_S)
+            except (RayActorError, GetTimeoutError) as error:
+                reasons.append(f"the writers cannot be looked at: {error}")
+            for writer in writers:
+                writer.update(restarts=0, last_seen=clock.now())
+                if writer["state"] == "down":
+                    reasons.append(f"{writer['name']} does not answer")
+            if coordinator["state"] == "draining":
+                reasons.append("the service is draining and takes nothing more")
+        status = "down" if coordinator["state"] == "down" else "degraded" if reasons else "ok"
+        return {
+            "status": status,
+            "reasons": reasons,
+            "coordinator": coordinator,
+            "writers": writers,
+            "metrics": metrics,
+            "maintenance": {"pid": None, "node_id": None, "state": "absent", "restarts": 0, "last_seen": None},
+        }
+
+    def reconcile(self) -> dict[str, Any]:
+        """The coordinator's ledger of its present life beside the table, for every producer.
+
+        `consistent` is True where, for each producer, accepted = committed + refused + in flight, and the
+        table's highest number is the one that was acknowledged last (or, with batches in flight, not below).
+        """
+        ledger: dict[str, Any] = _patient_get(self.coordinator.ledger.remote, CALL_TIMEOUT_S)
+        producers = ledger["producers"]
+        for entry in producers.values():
+            entry["consistent"] = _is_consistent(entry)
+        return {
+            "consistent": all(entry["consistent"] for entry in producers.values()),
+            "producers": producers,
+            "quarantined_rows": ledger["quarantined_rows"],
+        }
+
+    def maintain(self, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Maintenance through the service.
+
+        Raises:
+            WriterError: always; it is not available in this version.
+        """
+        raise WriterError(
+            f"maintain({options!r}) is not available in this version", suggestions=["the table is safe without it"]
+        )
+
+    def drain(self, timeout: float | None = None) -> dict[str, Any]:
+        """Take nothing more and settle everything accepted: `drained`, and `in_flight_batches` where time ran out."""
+        said: dict[str, Any] = ray.get(self.coordinator.drain.remote(timeout))
+        return said
+
+    def stop(self, timeout: float | None = 60.0) -> dict[str, Any]:
+        """Drain, then end all actors, and Ray where this service started it. A second call does nothing."""
+        try:
+            coordinator = ray.get_actor(actor_name(self.name, "coordinator"), namespace=NAMESPACE)
+        except Exception:  # noqa: BLE001  no such actor, or no Ray any more: it is stopped
+            return {"stopped": False, "drained": True, "in_flight_batches": 0}
+        said = {"drained": False, "in_flight_batches": None}
+        started_ray = None
+        with contextlib.suppress(RayActorError, GetTimeoutError):
+            said = ray.get(coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S)
+            started_ray = ray.get(coordinator.retire.remote(), timeout=CALL_TIMEOUT_S)
+        for role in ("metrics", "coordinator"):
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE))
+        if started_ray is not None:
+            end_ray(started_ray)
+        return {"stopped": True, **said}
+
+    def __enter__(self) -> Service:
+        """The service itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop."""
+        self.stop()
+
+    def __repr__(self) -> str:
+        """The name."""
+        return f"Service({self.name!r})"
+
+    def _look_at(self, role: str, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:
+        entry: dict[str, Any] = {"pid": None, "node_id": None, "state": "down", "restarts": 0, "last_seen": None}
+        try:
+            actor = ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE)
+            pong = ray.get(actor.ping.remote(), timeout=CALL_TIMEOUT_S / 3)
+        except (ValueError, RayActorError, GetTimeoutError) as error:
+            reasons.append(f"the {role} does not answer: {str(error).splitlines()[0]}")
+            return entry
+        entry.update(
+            pid=pong["pid"],
+            node_id=pong["node_id"],
+            state=pong.get("state", "ok"),
+            restarts=int(pong["restarted"]),
+            last_seen=clock.now(),
+        )
+        return entry
+
+
+def connect(
+    name: str = "logs",
+    producer_id: str | None = None,
+    on_full: str = "block",
+    queue_timeout_secs: float | None = None,
+) -> LogClient:
+    """Join a running service from any process of its Ray.
+
+    Args:
+        name: the service's.
+        producer_id: a stable identity for exactly-once over restarts; None for a new random one.
+        on_full: what a call does that finds the window full: `block`, or `raise` at once.
+        queue_timeout_secs: how long it blocks; None for what the service is configured with.
+
+    Raises:
+        WriterError: no Ray or no service of this name runs.
+        WriterConfigurationError: an argument is wrong.
+    """
+    if on_full not in {"block", "raise"}:
+        raise WriterConfigurationError(
+            f"on_full is {on_full!r}, expected 'block' or 'raise'", suggestions=["leave it out to block"]
+        )
+    coordinator = _find(name)
+    identity = f"{ray.get_runtime_context().get_worker_id()[:12]}"
+    welcome = _patient_get(lambda: coordinator.enter.remote(identity), CALL_TIMEOUT_S)
+    changes: dict[str, Any] = {"producer_id": producer_id}
+    if queue_timeout_secs is not None:
+        changes["queue_timeout_secs"] = queue_timeout_secs
+    return LogClient(name, coordinator, welcome["config"].replace(**changes), welcome["window_bytes"], on_full)
+
+
+def _find(name: str) -> Any:  # noqa: ANN401  a Ray handle
+    _check_name(name)
+    how = f"start it: Service.start(config, name={name!r})"
+    if not join_ray():
+        raise WriterError(f"no Ray runs here, so no service {name!r}", suggestions=[how, "or set RAY_ADDRESS"])
+    try:
+        return ray.get_actor(actor_name(name, "coordinator"), namespace=NAMESPACE)
+    except ValueError:
+        raise WriterError(f"no service {name!r} runs in this Ray", suggestions=[how]) from None
+
+
+def _patient_get(call: Any, timeout: float) -> Any:  # noqa: ANN401
+    """The answer to a remote call that only looks, waited for through a restart of its actor."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout
+    while True:
+        try:
+            return ray.get(call(), timeout=timeout)
+        except (RayActorError, GetTimeoutError) as error:
+            cause = getattr(error, "cause", None)
+            if clock.monotonic() > deadline or isinstance(error, GetTimeoutError) or "creation task" in str(error):
+                raise WriterError(
+                    f"the coordinator does not answer: {cause or error}", suggestions=["look at its log in Ray's folder"]
+                ) from error
+            clock.sleep(0.2)
+        except RayTaskError as error:
+            raise error.as_instanceof_cause() from None
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise WriterConfigurationError(
+            f"the service's name is {name!r}, expected 1 to 64 letters, digits, '_' or '-'", suggestions=["e.g. 'logs'"]
+        )
+
+
+def _absolute(config: WriterConfig) -> WriterConfig:
+    """The configuration with a warehouse that is the same folder for every process."""
+    from sfwriter.runtime.blueprint import warehouse_url  # noqa: PLC0415
+
+    return config.replace(warehouse=warehouse_url(config))
+
+
+def _check_same(name: str, asked: WriterConfig, running: WriterConfig) -> None:
+    theirs, ours = running.model_dump(), _absolute(asked).model_dump()
+    differing = [key for key in ours if ours[key] != theirs[key] and key not in PRIVATE_TO_CLIENTS]
+    if differing:
+        problems = [
+            f"{key}: values differ" if key == "storage_options" else f"{key}: runs with {theirs[key]!r}, asked for {ours[key]!r}"
+            for key in differing
+        ]
+        raise WriterConfigurationError(
+            f"service {name!r} runs with another configuration: {'; '.join(problems)}",
+            problems=problems,
+            suggestions=["attach to it with its own configuration, stop it first, or choose another name"],
+        )
+
+
+def _is_consistent(entry: dict[str, Any]) -> bool:
+    balanced = entry["accepted"] == entry["committed"] + entry["refused"] + entry["in_flight"]
+    if not entry["known"] or entry["committing"]:
+        return bool(balanced)
+    return bool(balanced and entry["believed"] == entry["table"])

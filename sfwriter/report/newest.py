@@ -1,0 +1,77 @@
+"""The newest rows of a table, in bounded memory, and how they are shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from typing import TextIO
+
+    from sfwriter.storage.engine import TableReader
+
+SHOWN = ("logged_at", "run_id", "phase", "step_name", "success", "duration_secs", "rows_processed", "rows_written", "error_message")
+TEXT_WIDTH = 40
+"""Characters of a cell; the rest is cut, with an ellipsis."""
+
+
+def newest_rows(table: TableReader, columns: list[str] | None, order_by: str, limit: int) -> pa.Table:
+    """The `limit` rows with the highest `order_by`, newest first.
+
+    Streams the table and keeps no more than `limit` rows and one batch of it.
+    """
+    kept: pa.Table | None = None
+    for batch in table.scan(columns):
+        if not batch.num_rows:
+            continue
+        both = pa.Table.from_batches([batch]) if kept is None else pa.concat_tables([kept, pa.Table.from_batches([batch])])
+        order = pc.select_k_unstable(both[order_by], min(limit, both.num_rows), sort_keys=[(order_by, "descending")])
+        kept = both.take(order)
+    if kept is None:
+        return table.scan(columns).read_all()
+    return kept.take(pc.sort_indices(kept, sort_keys=[(order_by, "descending")]))
+
+
+def show_rows(rows: list[dict[str, Any]], title: str, out: TextIO | None = None) -> None:
+    """Print rows as a table: with rules and colours on a terminal, as plain aligned text elsewhere."""
+    out = out or sys.stdout
+    if not rows:
+        out.write(f"{title}: no rows\n")
+        return
+    names = [name for name in SHOWN if name in rows[0]]
+    cells = [[_text(row[name]) for name in names] for row in rows]
+    failed = [row.get("success") is False for row in rows]
+    if out.isatty():
+        _show_on_terminal(names, cells, failed, title, out)
+        return
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    out.write(f"{title}\n")
+    for line in [names, *cells]:
+        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n")
+
+
+def _show_on_terminal(names: list[str], cells: list[list[str]], failed: list[bool], title: str, out: TextIO) -> None:
+    # Imported here: rich takes 40 ms, and most writers never show anything.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(*names, title=title)
+    for line, bad in zip(cells, failed):
+        table.add_row(*(Text(cell) for cell in line), style="bold red" if bad else None)
+    Console(file=out).print(table)
+
+
+def _text(value: Any) -> str:  # noqa: ANN401  a cell holds anything
+    if value is None:
+        return ""
+    if hasattr(value, "isoformat"):
+        moment: datetime = value
+        return moment.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"

@@ -1,0 +1,529 @@
+"""`LogWriter`: joins the parts of a batch's path, with no policy of its own.
+
+Receives: rows and results from callers, on any thread.
+Produces: result dicts, or the exceptions of `sfwriter.exceptions`.
+Guarantees: a call returns when its rows are durable and visible; one that raises has written nothing,
+    unless the error says that its outcome is unknown.
+Never does: decide about order, memory, retries (`flow`), or rows (`ingest`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import uuid
+from concurrent.futures import Future, wait
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from sfwriter.batch import KEY_PREFIX
+from sfwriter.clock import SystemClock
+from sfwriter.config import WriterConfig
+from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
+from sfwriter.ingest.gate import Gate
+from sfwriter.ingest.rows import execution_result_rows, step_result_rows
+from sfwriter.limits import process_memory, usable_memory_bytes
+from sfwriter.metrics import MIB, WriterMetrics
+from sfwriter.modes import WriteMode
+from sfwriter.report.newest import newest_rows, show_rows
+from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
+from sfwriter.runtime.bulk import BulkWrite
+from sfwriter.runtime.channel import Delivery
+from sfwriter.runtime.local import LocalChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from sfwriter.clock import Clock
+    from sfwriter.ingest.gate import Gated
+    from sfwriter.results import BatchesResult, MemoryUsage, QuarantinedRow, TableInfo, WriteResult, WriterMetricsResult
+    from sfwriter.runtime.channel import Channel, Receipt
+    from sfwriter.storage.engine import Engine, TableStats
+
+MAX_KEY_LENGTH = 512
+INTERRUPT_GRACE_S = 30.0
+"""How long an interrupted call waits to learn whether its commit, already under way, has landed."""
+
+
+class LogWriter:
+    """Writes log rows to one Delta table, each acknowledged row exactly once. Thread-safe.
+
+    Example:
+        >>> with LogWriter(config=WriterConfig(warehouse="warehouse")) as writer:  # doctest: +SKIP
+        ...     writer.write_log_rows([{"phase": "bronze", "step_name": "extract"}])["rows_written"]
+        1
+    """
+
+    def __init__(
+        self,
+        spark: Any = None,  # noqa: ANN401  a SparkSession; importing its type would load Spark
+        config: WriterConfig | None = None,
+        logger: Any = None,  # noqa: ANN401  a standard logger, or anything with its methods
+    ) -> None:
+        """Open a writer on the configured table, which is created by the first write where it is missing.
+
+        Args:
+            spark: a SparkSession for the Spark engine; None for the embedded one.
+            config: the options; None for the defaults.
+            logger: used instead of the logger `sfwriter`.
+
+        Raises:
+            WriterConfigurationError: an option is not available here.
+            WriterTableError: the table is there and cannot be read.
+        """
+        self._begin(_given_config(spark, config), logger, None, None)
+
+    @classmethod
+    def start(
+        cls,
+        config: WriterConfig | None = None,
+        *,
+        engine: Engine | None = None,
+        clock: Clock | None = None,
+        logger: Any = None,  # noqa: ANN401
+    ) -> LogWriter:
+        """Open a writer on another engine or clock than the configuration's own (tests, tools)."""
+        writer = cls.__new__(cls)
+        writer._begin(_given_config(None, config), logger, engine, clock)
+        return writer
+
+    def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:  # noqa: ANN401
+        _refuse_unavailable(config)
+        self.config = config
+        self._clock: Clock = clock or SystemClock()
+        self._engine = engine or _embedded_engine()
+        self._log = logger or logging.getLogger("sfwriter")
+        self._producer_id = config.producer_id or uuid.uuid4().hex
+        # A chosen id is for coming back, however late; one made here never comes back.
+        self._expires = config.producer_id is None
+        self._process = os.getpid()
+        self._metrics = WriterMetrics(self._clock)
+        self._retries_before = 0
+        self._reading = threading.Lock()
+        self._log_reader = self._engine.open(log_table_spec(config))
+        self._quarantine_reader = self._engine.open(quarantine_table_spec(config))
+        self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
+        self._know_columns(self._stats())
+        self._channel = self._open_channel()
+
+    def _open_channel(self) -> Channel:
+        """The way to the flow; the service's client has another one."""
+        log_table = self._engine.open(log_table_spec(self.config))
+        quarantine_table = self._engine.open(quarantine_table_spec(self.config))
+        return LocalChannel(flow_limits(self.config), log_table, quarantine_table, clock=self._clock)
+
+    # ------------------------------------------------------------ writing
+
+    def write_log_rows(
+        self,
+        log_rows: Any,  # noqa: ANN401  every input kind of the contract
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> WriteResult:
+        """Write rows as one batch and return when they are durable.
+
+        Args:
+            log_rows: mappings, `LogRecord`s, an Arrow table, record batches, a pandas or polars frame.
+            run_id: for rows that have none.
+            sequence: the batch's number, for callers that number their own.
+            idempotency_key: commits this call at most once while the key is remembered.
+
+        Raises:
+            WriterValidationError: rows or arguments are refused.
+            WriterSchemaError: rows do not fit the columns.
+            WriterPerformanceError: larger than the memory budget, or waited too long for memory.
+            WriterTableError: the table cannot be written.
+        """
+        return self._write(lambda: self._encode(log_rows, run_id), sequence, idempotency_key)
+
+    def write_step_results(
+        self,
+        step_results: Any,  # noqa: ANN401  any objects of the shape
+        execution_context: Any,  # noqa: ANN401
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> WriteResult:
+        """Write one row for each step result, as one batch. See `write_log_rows`."""
+        encode = self._encoder_of_steps(step_results, execution_context, run_id)
+        return self._write(encode, sequence, idempotency_key)
+
+    def write_execution_result(
+        self,
+        execution_result: Any,  # noqa: ANN401
+        run_id: str | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> WriteResult:
+        """Write one row for each step of a run, or one for the run where it has none. See `write_log_rows`."""
+        return self._write(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
+
+    def write_batches(
+        self,
+        batches: Iterable[Any],
+        *,
+        progress: Callable[[BatchesResult], None] | None = None,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> BatchesResult:
+        """Write an iterable of batches in bounded memory, many of them in flight.
+
+        Args:
+            batches: each element is one batch, of any kind that `write_log_rows` takes.
+            progress: called with the result so far, after each batch that is settled, on this thread.
+            sequence: number of the first batch; the others follow. Numbers that are committed are skipped.
+            idempotency_key: numbers the batches 0, 1, 2, … under the key, so that the call can be repeated.
+
+        Raises:
+            WriterError: a batch was refused. Those before it are committed, none behind it is, and
+                `context["batch_index"]` says which it was.
+        """
+        producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
+
+        def send(rows: Any, index: int) -> Future[WriteResult]:  # noqa: ANN401
+            place = None if number is None else number + index
+            return self._submit(
+                lambda: self._encode(rows, None), producer_id, place, checked=checked, expires=expires, patient=True, alone=False
+            )
+
+        return BulkWrite(send, lambda: self._channel.flush(0), progress, self._clock).run(batches)
+
+    def submit(
+        self,
+        rows: Any,  # noqa: ANN401
+        *,
+        producer_id: str,
+        sequence: int,
+        patient: bool = True,
+    ) -> Future[WriteResult]:
+        """Give a numbered batch of any producer and do not wait for it: what bulk loads are made of.
+
+        Blocks while there is no memory for it. Refusals come through the future.
+        """
+        return self._submit(
+            lambda: self._encode(rows, None), producer_id, sequence, checked=True, expires=False, patient=patient, alone=True
+        )
+
+    def watermark(self, producer_id: str) -> int | None:
+        """The highest committed number of any producer, read from the table."""
+        self._check_process()
+        return self._channel.committed(producer_id)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything that was submitted is settled; False where `timeout` seconds were too few."""
+        return self._channel.flush(timeout)
+
+    @property
+    def committed_sequence(self) -> int | None:
+        """The highest committed number of this writer's producer, read from the table; None where it has none."""
+        return self.watermark(self._producer_id)
+
+    @property
+    def producer_id(self) -> str:
+        """The configured producer id, or the random one of this writer."""
+        return self._producer_id
+
+    # ------------------------------------------------------------ looking
+
+    def get_table_info(self) -> TableInfo:
+        """What the log says of the table: no data file is read."""
+        stats = self._stats()
+        schema = stats.schema
+        spec = self._log_reader.spec
+        modified = stats.last_modified_ms
+        return {
+            "exists": stats.exists,
+            "row_count": stats.rows,
+            "columns": [] if schema is None else list(schema.names),
+            "schema": {} if schema is None else {field.name: str(field.type) for field in schema},
+            "table_fqn": spec.name,
+            "location": spec.location,
+            "version": stats.version if stats.exists else None,
+            "num_files": stats.files,
+            "size_mb": stats.size_bytes / MIB,
+            "partition_columns": list(stats.partition_columns),
+            "last_modified": None if modified is None else datetime.fromtimestamp(modified / 1000, timezone.utc),
+            "engine": self._engine.name,
+            "idempotency_retention_days": self.config.idempotency_retention_days,
+        }
+
+    def show_logs(self, limit: int = 20) -> None:
+        """Print the newest rows, newest first."""
+        _check_limit(limit)
+        name = self._log_reader.spec.name
+        if not self._stats().exists:
+            show_rows([], f"{name} (not created yet)")
+            return
+        with self._reading:
+            rows = newest_rows(self._log_reader, None, "logged_at", limit).to_pylist()
+        show_rows(rows, f"{name}: newest {len(rows)}")
+
+    def quarantined(self, limit: int = 100) -> list[QuarantinedRow]:
+        """The newest rows in quarantine: `row`, `reasons`, `quarantine_id`, `quarantined_at`."""
+        from sfwriter.ingest.jsontext import parse_row  # noqa: PLC0415
+
+        _check_limit(limit)
+        with self._reading:
+            if not self._quarantine_reader.stats().exists:
+                return []
+            columns = ["row", "reasons", "quarantine_id", "quarantined_at"]
+            rows = newest_rows(self._quarantine_reader, columns, "quarantined_at", limit).to_pylist()
+        return [{**row, "row": parse_row(row["row"])} for row in rows]
+
+    def get_metrics(self) -> WriterMetricsResult:
+        """Counts, durations and memory since this writer began or was reset."""
+        return self._metrics.read(retries=self._channel.usage().retries - self._retries_before)
+
+    def reset_metrics(self) -> None:
+        """Set all metrics to zero."""
+        self._retries_before = self._channel.usage().retries
+        self._metrics.reset()
+
+    def get_memory_usage(self) -> MemoryUsage:
+        """This process's memory, and what of the budget is in flight. MB are 2**20 bytes."""
+        memory, usable, usage = process_memory(), usable_memory_bytes(), self._channel.usage()
+        return {
+            "rss_mb": memory.rss_bytes / MIB,
+            "vms_mb": memory.vms_bytes / MIB,
+            "percent": 100.0 * memory.rss_bytes / usable,
+            "available_mb": memory.available_bytes / MIB,
+            "total_mb": usable / MIB,
+            "budget_mb": usage.budget_bytes / MIB,
+            "in_flight_mb": usage.in_flight_bytes / MIB,
+        }
+
+    # ------------------------------------------------------------ the end
+
+    def close(self) -> None:
+        """Settle what was submitted and let go of threads and handles. A second call does nothing."""
+        if os.getpid() == self._process:
+            self._channel.close()
+
+    def __enter__(self) -> LogWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """The table and the producer."""
+        return f"{type(self).__name__}({self._log_reader.spec.name!r}, producer_id={self._producer_id!r})"
+
+    # ------------------------------------------------------------ the path of a call
+
+    def _write(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> WriteResult:
+        return self._wait(self._send_off(encode, sequence, idempotency_key))
+
+    def _send_off(
+        self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None
+    ) -> Future[WriteResult]:
+        producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
+        return self._submit(encode, producer_id, number, checked=checked, expires=expires)
+
+    def _encoder_of_steps(self, step_results: Any, context: Any, run_id: str | None) -> Callable[[], Gated]:  # noqa: ANN401
+        return lambda: self._encode(step_result_rows(step_results, context, run_id), run_id)
+
+    def _encoder_of_run(self, execution_result: Any, run_id: str | None) -> Callable[[], Gated]:  # noqa: ANN401
+        return lambda: self._encode(execution_result_rows(execution_result, run_id), run_id)
+
+    def _wait(self, future: Future[WriteResult]) -> WriteResult:
+        """Wait for a result. An interrupt gives the call up, and waits until that is settled."""
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                inner = getattr(future, "delivery", None)
+                if inner is not None:
+                    self._channel.withdraw(inner)
+                wait([future], INTERRUPT_GRACE_S)
+            raise
+
+    def _submit(
+        self,
+        encode: Callable[[], Gated],
+        producer_id: str,
+        number: int | None,
+        *,
+        checked: bool,
+        expires: bool,
+        patient: bool = False,
+        alone: bool = True,
+    ) -> Future[WriteResult]:
+        """Send one batch on its way. Everything that goes wrong comes through the future."""
+        self._check_process()
+        started = self._clock.monotonic()
+        future: Future[WriteResult] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            gated = encode()
+        except WriterError as error:
+            self._metrics.failed(self._clock.monotonic() - started)
+            future.set_exception(error)
+            return future
+        if gated.is_empty and number is None:
+            future.set_result(self._result(gated, None, started))
+            return future
+        delivery = Delivery(
+            gated.batch,
+            producer_id,
+            number,
+            uuid.uuid4().hex[:16],
+            checked=checked,
+            expires=expires,
+            patient=patient,
+            alone=alone,
+            wait_secs=None if patient else self.config.queue_timeout_secs,
+        )
+        try:
+            inner = self._channel.submit(delivery)
+        except WriterError:
+            self._metrics.failed(self._clock.monotonic() - started)
+            raise
+        future.delivery = inner  # type: ignore[attr-defined]  so that an interrupt can withdraw it
+        inner.add_done_callback(lambda done: self._settle(future, done, gated, started))
+        return future
+
+    def _settle(self, future: Future[WriteResult], done: Future[Receipt], gated: Gated, started: float) -> None:
+        error = done.exception()
+        if error is None:
+            future.set_result(self._result(gated, done.result(), started))
+            return
+        self._metrics.failed(self._clock.monotonic() - started)
+        future.set_exception(error)
+
+    def _result(self, gated: Gated, receipt: Receipt | None, started: float) -> WriteResult:
+        duration = self._clock.monotonic() - started
+        already = receipt is not None and receipt.already
+        batch = gated.batch
+        rows = 0 if already else batch.rows.num_rows
+        quarantined = 0 if already or batch.quarantined is None else batch.quarantined.num_rows
+        self._metrics.succeeded(duration, rows=rows, quarantined=quarantined, valid=gated.valid_rows, judged=gated.given_rows)
+        return {
+            "success": True,
+            "rows_written": rows,
+            "run_id": batch.run_id,
+            "batch_id": None if receipt is None else str(receipt.token),
+            "table_fqn": self._log_reader.spec.name,
+            "version": None if receipt is None else receipt.version,
+            "duration_secs": duration,
+            "quarantined_rows": quarantined,
+            "quality_results": None,
+            "anomalies": None,
+            "already_written": already,
+        }
+
+    def _identity(self, sequence: int | None, idempotency_key: str | None) -> tuple[str, int | None, bool, bool]:
+        """Producer, number, whether the content of a used number is checked, whether the producer expires."""
+        if idempotency_key is None:
+            if sequence is not None and (isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0):
+                raise WriterValidationError(
+                    f"sequence is {sequence!r}, expected a whole number from 0 on",
+                    suggestions=["number a producer's calls 0, 1, 2, …, or leave sequence out"],
+                )
+            return self._producer_id, sequence, True, self._expires
+        if sequence is not None:
+            raise WriterValidationError(
+                f"sequence={sequence!r} and idempotency_key={idempotency_key!r} exclude each other",
+                suggestions=["give sequence for a numbered series of calls, idempotency_key for one that stands alone"],
+            )
+        if not isinstance(idempotency_key, str) or not idempotency_key.strip() or len(idempotency_key) > MAX_KEY_LENGTH:
+            raise WriterValidationError(
+                f"idempotency_key is {idempotency_key!r}, expected a text of 1 to {MAX_KEY_LENGTH} characters",
+                suggestions=["use what identifies the call wherever it runs again, such as the scheduler's task id"],
+            )
+        return KEY_PREFIX + idempotency_key, 0, False, True
+
+    # ------------------------------------------------------------ what is known of the table
+
+    def _encode(self, rows: Any, run_id: str | None) -> Gated:  # noqa: ANN401
+        """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
+        rows = self._gate.collect(rows)
+        try:
+            gated = self._gate.encode(rows, run_id)
+        except WriterSchemaError:
+            if not self._know_columns(self._stats()):
+                raise
+            return self._gate.encode(rows, run_id)
+        if gated.new_columns and self._know_columns(self._stats()):
+            return self._gate.encode(rows, run_id)
+        return gated
+
+    def _stats(self) -> TableStats:
+        with self._reading:
+            return self._log_reader.stats()
+
+    def _know_columns(self, stats: TableStats) -> bool:
+        """Teach the gate the table's columns; False where it knew them."""
+        if stats.schema is None or stats.schema.equals(self._gate.table_schema):
+            return False
+        self._gate = self._gate.with_schema(stats.schema)
+        return True
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise WriterError(
+                "this writer was opened in another process; its threads did not come along with the fork",
+                suggestions=["open a LogWriter in each process"],
+            )
+
+
+def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:  # noqa: ANN401
+    """The configuration of a call to the constructor, or what is wrong with the call."""
+    if isinstance(spark, WriterConfig):
+        raise WriterConfigurationError(
+            "the first argument of LogWriter is a SparkSession, and a WriterConfig was given",
+            suggestions=["write LogWriter(config=config)"],
+        )
+    if config is not None and not isinstance(config, WriterConfig):
+        raise WriterConfigurationError(
+            f"config is a {type(config).__name__}, expected a WriterConfig",
+            suggestions=["write WriterConfig(table_schema=…, table_name=…)"],
+        )
+    if spark is not None:
+        raise WriterConfigurationError(
+            f"spark is a {type(spark).__name__}, and the Spark engine is not available in this version",
+            suggestions=["leave spark out: LogWriter(config=config) writes the same tables without a JVM"],
+        )
+    return config or WriterConfig()
+
+
+def _refuse_unavailable(config: WriterConfig) -> None:
+    """Refuse options that would change nothing yet: an option that does nothing is a trap."""
+    unset = WriterConfig()
+    asked = {
+        "write_mode": config.write_mode is not WriteMode.APPEND,
+        **{name: getattr(config, name) != getattr(unset, name) for name in _NOT_YET},
+    }
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if names:
+        problems = [f"{name}={getattr(config, name)!r} is not available in this version" for name in names]
+        raise WriterConfigurationError(
+            "; ".join(problems), problems=problems, suggestions=[f"leave out {', '.join(names)}"]
+        )
+
+
+_NOT_YET = (
+    "log_data_quality_results", "enable_anomaly_detection", "validation_rules", "table_name_pattern",
+    "table_suffix_pattern", "partition_count",
+)  # fmt: skip
+
+
+def _embedded_engine() -> Engine:
+    # Imported here: deltalake takes as long to load as all the rest, and clients may never need it.
+    from sfwriter.storage.delta_rs import DeltaRsEngine  # noqa: PLC0415
+
+    return DeltaRsEngine()
+
+
+def _check_limit(limit: int) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise WriterValidationError(f"limit is {limit!r}, expected a whole number from 1 on", suggestions=["e.g. limit=20"])
+
