@@ -146,7 +146,7 @@ class Coordinator:
         started = self._clock.monotonic()
         self._pool.warm_up()
         loop = asyncio.get_running_loop()
-        gated = await loop.run_in_executor(self._gate_thread, self._gate.encode, rows, run_id)
+        gated = await loop.run_in_executor(self._gate_thread, self._gate.admit, rows, run_id)
         batch = gated.batch
         result = {
             "success": True,
@@ -163,7 +163,7 @@ class Coordinator:
         }
         if idempotency_key is not None:
             producer_id, sequence = KEY_PREFIX + idempotency_key, 0
-        if not gated.is_empty or sequence is not None:
+        if gated.given or sequence is not None:
             payload = Payload(inline=await loop.run_in_executor(self._gate_thread, pack, [batch]))
             aside = batch.quarantined
             entry = Entry(
@@ -225,7 +225,7 @@ class Coordinator:
             "life": self._life,
             "born": self._born,
             "state": "draining" if self._draining else "ok",
-            "memory_bytes": process_memory().own_bytes,
+            "memory_bytes": process_memory().own,
             "restarted": ray.get_runtime_context().was_current_actor_reconstructed,
         }
 
@@ -255,7 +255,7 @@ class Coordinator:
             "budget_bytes": machine.budget.total,
             "in_flight_batches": machine.in_flight,
             "clients": len(self._clients),
-            "memory_bytes": process_memory().own_bytes,
+            "memory_bytes": process_memory().own,
         }
 
     async def writers(self) -> list[dict[str, Any]]:
@@ -376,7 +376,7 @@ class Coordinator:
             entry = held.entry
             offset, rows = (entry.set_aside_offset, entry.set_aside_rows) if aside else (entry.offset, entry.rows)
             work.setdefault(id(held.payload), (held.payload, []))[1].append(Slice(token, offset, rows))
-        event = await self._pool.stage(command.job, command.table, list(work.values()))
+        event = await self._pool.stage(command.job, self._tables[command.table].table.spec, list(work.values()))
         self._latencies["stage"].append(self._clock.monotonic() - began)
         self._feed(event)
 

@@ -69,7 +69,7 @@ class Metrics:
         return {
             "pid": os.getpid(),
             "node_id": ray.get_runtime_context().get_node_id(),
-            "memory_bytes": process_memory().own_bytes,
+            "memory_bytes": process_memory().own,
             "restarted": ray.get_runtime_context().was_current_actor_reconstructed,
         }
 
@@ -85,7 +85,7 @@ class Metrics:
         except Exception:  # noqa: BLE001  a coordinator that is away is looked at again in a second
             return
         memory = {writer["name"]: writer["memory_bytes"] for writer in writers}
-        memory.update(coordinator=look["memory_bytes"], metrics=process_memory().own_bytes)
+        memory.update(coordinator=look["memory_bytes"], metrics=process_memory().own)
         with self._lock:
             figures = {**look, **self._totals.add(look), "actor_memory_bytes": memory}
             self._history.append((self._clock.monotonic(), figures))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.wire import Payload, Slice
     from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Event
+    from sfwriter.storage.engine import TableSpec
 
 log = logging.getLogger("sfwriter.service")
 
@@ -59,23 +60,23 @@ class WriterPool:
         if not self._seats:
             self._idle.append(self._hire())
 
-    async def stage(self, job: int, table: str, work: list[tuple[Payload, list[Slice]]]) -> Event:
+    async def stage(self, job: int, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> Event:
         """Have a writer stage the work, and say how that ended. Never raises."""
         seat = await self._take()
         seat.job, seat.state = job, "staging"
         try:
-            staged = await seat.actor.stage.remote(table, work)
+            staged = await seat.actor.stage.remote(spec, work)
         except (RayActorError, OutOfMemoryError) as error:
             self._dismiss(seat)
-            return StagingFailed(job, Fault(_lost_writer(table, error), retriable=True), worker_died=True)
+            return StagingFailed(job, Fault(_lost_writer(spec.name, error), retriable=True), worker_died=True)
         except ObjectLostError as error:
             self._give_back(seat)
-            return StagingFailed(job, Fault(_lost_payload(table, error), retriable=False))
+            return StagingFailed(job, Fault(_lost_payload(spec.name, error), retriable=False))
         except RayTaskError as error:
             self._give_back(seat)
             cause = error.as_instanceof_cause() if not isinstance(error, WriterError) else error
             if isinstance(cause, ObjectLostError):
-                return StagingFailed(job, Fault(_lost_payload(table, cause), retriable=False))
+                return StagingFailed(job, Fault(_lost_payload(spec.name, cause), retriable=False))
             return StagingFailed(job, fault_of(cause))
         except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
             self._dismiss(seat)

@@ -10,27 +10,25 @@ import ray
 from actors.wire import unpack
 from sfwriter.exceptions import WriterError, WriterValidationError
 from sfwriter.limits import process_memory
-from sfwriter.runtime.blueprint import log_table_spec, quarantine_table_spec
+from sfwriter.runtime.blueprint import quarantine_table_spec
 from sfwriter.storage.delta_rs import DeltaRsEngine
 from sfwriter.storage.engine import BatchToStage
 
 if TYPE_CHECKING:
     from actors.wire import Payload, Slice
     from sfwriter.config import WriterConfig
-    from sfwriter.storage.engine import StagedBatch
+    from sfwriter.storage.engine import StagedBatch, TableSpec
 
 
 class Writer:
     """Stages payloads as Parquet files. A second call may run beside it (ping)."""
 
     def __init__(self, config: WriterConfig) -> None:
-        """Name the tables; nothing is opened."""
-        engine = DeltaRsEngine()
-        log_spec, quarantine_spec = log_table_spec(config), quarantine_table_spec(config)
-        self._quarantine = quarantine_spec.name
-        self._tables = {spec.name: engine.open(spec) for spec in (log_spec, quarantine_spec)}
+        """Open the engine, and no table."""
+        self._engine = DeltaRsEngine()
+        self._quarantine = quarantine_table_spec(config).name
 
-    def stage(self, table: str, work: list[tuple[Payload, list[Slice]]]) -> StagedBatch:
+    def stage(self, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> StagedBatch:
         """Write the slices of these payloads into files of one table that nobody can see.
 
         Raises:
@@ -39,7 +37,7 @@ class Writer:
         """
         batches: list[BatchToStage] = []
         for payload, slices in work:
-            rows = self._open(payload, set_aside=table == self._quarantine)
+            rows = self._open(payload, set_aside=spec.name == self._quarantine)
             for part in slices:
                 if part.offset + part.rows > rows.num_rows:
                     raise WriterValidationError(
@@ -48,7 +46,7 @@ class Writer:
                         suggestions=["send batches with actors.connect(...), which packs them"],
                     )
                 batches.append(BatchToStage(part.token, rows.slice(part.offset, part.rows)))
-        return self._tables[table].stage(batches)
+        return self._engine.open(spec).stage(batches)
 
     def _open(self, payload: Payload, *, set_aside: bool) -> Any:  # noqa: ANN401  pa.Table
         content = payload.inline if payload.reference is None else ray.get(payload.reference[0])
@@ -67,7 +65,7 @@ class Writer:
         return {
             "pid": os.getpid(),
             "node_id": ray.get_runtime_context().get_node_id(),
-            "memory_bytes": process_memory().own_bytes,
+            "memory_bytes": process_memory().own,
         }
 
 

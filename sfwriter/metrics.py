@@ -86,7 +86,7 @@ class WriterMetrics:
 
     def _look_at_memory(self) -> None:
         self._memory_read_at = self._clock.monotonic()
-        self._peak_bytes = max(self._peak_bytes, process_memory().rss_bytes)
+        self._peak_bytes = max(self._peak_bytes, process_memory().rss)
 
 
 def percentile(ordered: list[float], percent: float) -> float:

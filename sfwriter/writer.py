@@ -17,11 +17,16 @@ from concurrent.futures import Future, wait
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import psutil
+import pyarrow as pa
+
 from sfwriter.batch import KEY_PREFIX
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
 from sfwriter.ingest.gate import Gate
+from sfwriter.ingest.inputs import opened
+from sfwriter.ingest.jsontext import parse_row
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.limits import process_memory, usable_memory_bytes
 from sfwriter.metrics import MIB, WriterMetrics
@@ -105,8 +110,10 @@ class LogWriter:
         self._log_reader = self._engine.open(log_table_spec(config))
         self._quarantine_reader = self._engine.open(quarantine_table_spec(config))
         self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
+        self._columns: pa.Schema | None = None
         self._know_columns(self._stats())
         self._channel = self._open_channel()
+        self._max_bytes = self._channel.usage().budget_bytes
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
@@ -266,8 +273,6 @@ class LogWriter:
 
     def quarantined(self, limit: int = 100) -> list[QuarantinedRow]:
         """The newest rows in quarantine: `row`, `reasons`, `quarantine_id`, `quarantined_at`."""
-        from sfwriter.ingest.jsontext import parse_row  # noqa: PLC0415
-
         _check_limit(limit)
         with self._reading:
             if not self._quarantine_reader.stats().exists:
@@ -289,10 +294,10 @@ class LogWriter:
         """This process's memory, and what of the budget is in flight. MB are 2**20 bytes."""
         memory, usable, usage = process_memory(), usable_memory_bytes(), self._channel.usage()
         return {
-            "rss_mb": memory.rss_bytes / MIB,
-            "vms_mb": memory.vms_bytes / MIB,
-            "percent": 100.0 * memory.rss_bytes / usable,
-            "available_mb": memory.available_bytes / MIB,
+            "rss_mb": memory.rss / MIB,
+            "vms_mb": memory.vms / MIB,
+            "percent": 100.0 * memory.rss / usable,
+            "available_mb": max(0, min(psutil.virtual_memory().available, usable - memory.rss)) / MIB,
             "total_mb": usable / MIB,
             "budget_mb": usage.budget_bytes / MIB,
             "in_flight_mb": usage.in_flight_bytes / MIB,
@@ -368,7 +373,7 @@ class LogWriter:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
             return future
-        if gated.is_empty and number is None:
+        if not gated.given and number is None:
             future.set_result(self._result(gated, None, started))
             return future
         delivery = Delivery(
@@ -405,7 +410,7 @@ class LogWriter:
         batch = gated.batch
         rows = 0 if already else batch.rows.num_rows
         quarantined = 0 if already or batch.quarantined is None else batch.quarantined.num_rows
-        self._metrics.succeeded(duration, rows=rows, quarantined=quarantined, valid=gated.valid_rows, judged=gated.given_rows)
+        self._metrics.succeeded(duration, rows=rows, quarantined=quarantined, valid=_valid_rows(gated), judged=gated.given)
         return {
             "success": True,
             "rows_written": rows,
@@ -445,15 +450,19 @@ class LogWriter:
 
     def _encode(self, rows: Any, run_id: str | None) -> Gated:  # noqa: ANN401
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
-        rows = self._gate.collect(rows)
+        rows = opened(rows, self._max_bytes)
+        if not isinstance(rows, pa.Table):
+            rows = list(rows)  # an iterator can be read only once
         try:
-            gated = self._gate.encode(rows, run_id)
+            gated = self._gate.admit(rows, run_id, max_bytes=self._max_bytes)
         except WriterSchemaError:
             if not self._know_columns(self._stats()):
                 raise
-            return self._gate.encode(rows, run_id)
+            return self._gate.admit(rows, run_id, max_bytes=self._max_bytes)
         if gated.new_columns and self._know_columns(self._stats()):
-            return self._gate.encode(rows, run_id)
+            gated = self._gate.admit(rows, run_id, max_bytes=self._max_bytes)
+        for note in gated.notes:
+            self._log.warning(note)
         return gated
 
     def _stats(self) -> TableStats:
@@ -462,8 +471,9 @@ class LogWriter:
 
     def _know_columns(self, stats: TableStats) -> bool:
         """Teach the gate the table's columns; False where it knew them."""
-        if stats.schema is None or stats.schema.equals(self._gate.table_schema):
+        if stats.schema is None or stats.schema.equals(self._columns):
             return False
+        self._columns = stats.schema
         self._gate = self._gate.with_schema(stats.schema)
         return True
 
@@ -527,3 +537,7 @@ def _check_limit(limit: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise WriterValidationError(f"limit is {limit!r}, expected a whole number from 1 on", suggestions=["e.g. limit=20"])
 
+
+def _valid_rows(gated: Gated) -> int:
+    """Rows that keep the built-in rules: those accepted, less those that `ignore` let pass all the same."""
+    return gated.accepted - len({breach.row for breach in gated.breaches})

@@ -40,15 +40,19 @@ class TableCalls:
         self.table = table
         self._ensured = False
 
+    def prepare(self) -> None:
+        """Create the table where it is missing; staging needs it.
+
+        Raises:
+            WriterError: it cannot be had.
+        """
+        if not self._ensured:
+            self.table.ensure()
+            self._ensured = True
+
     def commit(self, group: CommitGroup) -> Event:
-        """Commit, creating the table first where it is not there yet. Never raises."""
+        """Commit. Never raises."""
         name = self.table.spec.name
-        try:
-            if not self._ensured:
-                self.table.ensure()
-                self._ensured = True
-        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
-            return CommitRefused(group.group_id, fault_of(error))
         try:
             receipt = self.table.commit(group)
         except CommitConflict as conflict:
@@ -68,9 +72,13 @@ class TableCalls:
         return CommitLanded(group.group_id, receipt.version)
 
     def read(self, producers: Sequence[str]) -> Event:
-        """Look at the table afresh. Never raises."""
+        """Look at the table afresh, creating it first where it is not there yet. Never raises.
+
+        This is the first thing that the machine wants of a table, before anything is staged for it.
+        """
         name = self.table.spec.name
         try:
+            self.prepare()
             return WatermarksRead(name, self.table.last_sequence(producers))
         except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
             return WatermarksFailed(name, tuple(producers), fault_of(error))
