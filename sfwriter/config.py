@@ -241,10 +241,9 @@ class WriterConfig(BaseModel):
                 options[name] = kind.parse(text)
             except ValueError as error:
                 problems.append(f"{variable} is {_shown(text, kind)}, but {error}")
+        labels = {name: variable for variable, name in variables.items() if name in options}
         config = cls.__new__(cls)
-        config._take(
-            options | overrides, {name: variable for variable, name in variables.items() if name in options}, problems
-        )
+        config._take({**options, **overrides}, labels, problems)  # noqa: SLF001  its own class
         return config
 
     def replace(self, **changes: Any) -> WriterConfig:

@@ -18,65 +18,89 @@ V1_UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Memory of one process, in bytes.
+class ProcessMemory:
+    """Memory of this process, in bytes.
 
     Attributes:
         rss: resident.
         vms: virtual.
-        own: what would be freed if it ended: USS, or resident less shared where that is not known.
-            Pages of a shared object store count in `rss` and not here.
+        own: resident less shared: pages of a shared object store count in `rss`, not here.
+        available: what it could still get from the machine and its control groups.
     """
 
     rss: int
     vms: int
     own: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Names of a control group's files, by the hierarchy's version."""
+
+    limit: str
+    used: str
+    reclaimable: str
+    """Key in `memory.stat` of the page cache that goes when memory is asked for."""
+
+
+_V1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Files("memory.max", "memory.current", "inactive_file")
 
 
 def usable_memory_bytes(root: Path = Path("/")) -> int:
     """Bytes that this process may use: the machine's RAM, or the lowest limit of its control groups.
 
-    The limit files are looked for once and read at each call, as limits may change while it runs.
+    The groups are looked for once; their limits are read at each call, as they may change while it runs.
 
     Args:
         root: where `proc` and `sys` are; another folder in tests.
     """
-    limits = (_limit(path) for path in _limit_files(root))
-    return min([_ram(root), *(limit for limit in limits if limit is not None)])
+    limits = (_number(folder / files.limit) for folder, files in _folders(root))
+    return min([_ram(root, "MemTotal"), *(limit for limit in limits if limit is not None)])
 
 
-def process_memory(pid: int | None = None) -> Usage:
-    """Memory of a process, by default this one."""
-    process = psutil.Process(pid)
-    basic = process.memory_info()
-    try:
-        own = int(process.memory_full_info().uss)
-    except (psutil.AccessDenied, AttributeError):
-        own = int(basic.rss) - int(getattr(basic, "shared", 0))
-    return Usage(rss=int(basic.rss), vms=int(basic.vms), own=own)
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Bytes that this process could still get: what the machine has free, or the tightest group leaves."""
+    free = [_ram(root, "MemAvailable")]
+    for folder, files in _folders(root):
+        limit, used = _number(folder / files.limit), _number(folder / files.used)
+        if limit is not None and used is not None:
+            free.append(limit - used + _stat(folder, files.reclaimable))
+    return max(0, min(free))
+
+
+def process_memory() -> ProcessMemory:
+    """Memory of this process. About half a millisecond: USS, which needs a walk over all pages, is not asked for."""
+    memory = psutil.Process().memory_info()
+    return ProcessMemory(
+        rss=int(memory.rss),
+        vms=int(memory.vms),
+        own=int(memory.rss) - int(getattr(memory, "shared", 0)),
+        available=available_memory_bytes(),
+    )
 
 
 @lru_cache(maxsize=16)
-def _limit_files(root: Path) -> tuple[Path, ...]:
-    """The limit files of this process's control groups and of all their ancestors."""
+def _folders(root: Path) -> tuple[tuple[Path, _Files], ...]:
+    """This process's control groups that have a limit file, and all their ancestors that have one."""
     mounts = _mounts(root)
-    files: list[Path] = []
+    found: list[tuple[Path, _Files]] = []
     for hierarchy, controllers, group in _groups(root):
         if hierarchy == "0" and "cgroup2" in mounts:
-            files += _upward(*mounts["cgroup2"], group, "memory.max", root)
+            found += [(folder, _V2) for folder in _upward(*mounts["cgroup2"], group, root)]
         elif "memory" in controllers.split(",") and "cgroup" in mounts:
-            files += _upward(*mounts["cgroup"], group, "memory.limit_in_bytes", root)
-    return tuple(files)
+            found += [(folder, _V1) for folder in _upward(*mounts["cgroup"], group, root)]
+    return tuple((folder, files) for folder, files in found if (folder / files.limit).is_file())
 
 
-def _upward(mount: PurePosixPath, mounted: PurePosixPath, group: str, name: str, root: Path) -> list[Path]:
-    """The files `name` from the group up to the root of the mount, which shows the tree below `mounted`."""
+def _upward(mount: PurePosixPath, mounted: PurePosixPath, group: str, root: Path) -> list[Path]:
+    """Folders from the group up to the root of the mount, which shows the tree below `mounted`."""
     path = PurePosixPath(group)
     # Inside a container the process's group may lie outside of what is mounted: then only the mount's root is seen.
     inside = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
     base = root / mount.relative_to("/")
-    folders = [base / step for step in (inside, *inside.parents)]
-    return [folder / name for folder in folders if (folder / name).is_file()]
+    return [base / step for step in (inside, *inside.parents)]
 
 
 def _groups(root: Path) -> list[tuple[str, str, str]]:
@@ -111,19 +135,26 @@ def _lines(path: Path) -> list[str]:
         return []  # not Linux, or hidden
 
 
-def _limit(path: Path) -> int | None:
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
+def _number(path: Path) -> int | None:
+    """The file's number; None for "max", for version 1's word for it, and where there is none."""
+    text = "".join(_lines(path)).strip()
+    if not re.fullmatch("[0-9]+", text) or int(text) >= V1_UNLIMITED:
         return None
-    if not text.isdigit() or int(text) >= V1_UNLIMITED:
-        return None  # "max"
     return int(text)
 
 
-def _ram(root: Path) -> int:
+def _stat(folder: Path, key: str) -> int:
+    for line in _lines(folder / "memory.stat"):
+        name, _, value = line.partition(" ")
+        if name == key and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _ram(root: Path, key: str) -> int:
     for line in _lines(root / "proc/meminfo"):
         name, _, rest = line.partition(":")
-        if name == "MemTotal" and rest.split()[:1]:
+        if name == key and rest.split()[:1]:
             return int(rest.split()[0]) << 10
-    return int(psutil.virtual_memory().total)
+    memory = psutil.virtual_memory()
+    return int(memory.total if key == "MemTotal" else memory.available)
