@@ -39,7 +39,7 @@ types: $(READY) ## mypy --strict
 	$(BIN)/mypy $(CODE)
 
 imports: $(READY) ## the layers, by import-linter
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 unit: $(READY) ## the tests
 	$(BIN)/python -m pytest

@@ -114,11 +114,10 @@ def _mounts(root: Path) -> dict[str, tuple[PurePosixPath, PurePosixPath]]:
     found: dict[str, tuple[PurePosixPath, PurePosixPath]] = {}
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
-        kind, *_, options = after.split(" ") if after else ("", "")
-        fields = before.split(" ")
-        if len(fields) < 5 or kind not in {"cgroup", "cgroup2"}:
+        fields, (kind, *rest) = before.split(" "), after.split(" ")
+        if len(fields) < 5 or not rest:
             continue
-        if kind == "cgroup2" or "memory" in options.split(","):
+        if kind == "cgroup2" or (kind == "cgroup" and "memory" in rest[-1].split(",")):
             found.setdefault(kind, (PurePosixPath(_unescaped(fields[4])), PurePosixPath(_unescaped(fields[3]))))
     return found
 
