@@ -13,7 +13,7 @@ import logging
 import threading
 import uuid
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -27,8 +27,8 @@ from actors.options import (
     PARCELS_IN_FLIGHT,
     actor_name,
 )
-from actors.wire import Entry, Parcel, Payload, offsets, pack
 from actors.window import Window
+from actors.wire import Entry, Parcel, Payload, offsets, pack
 from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
@@ -37,10 +37,10 @@ from sfwriter.runtime.channel import Receipt, Usage
 from sfwriter.writer import LogWriter
 
 if TYPE_CHECKING:
+    from actors.window import Outbound
     from sfwriter.config import WriterConfig
     from sfwriter.results import WriteResult
     from sfwriter.runtime.channel import Channel, Delivery
-    from actors.window import Outbound
 
 log = logging.getLogger("sfwriter.client")
 
@@ -51,7 +51,9 @@ RESEND_AFTER_S = 0.2
 class RemoteChannel:
     """A `Channel` to a service. One thread sends; Ray's own threads bring the answers."""
 
-    def __init__(self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, *, on_full: str) -> None:  # noqa: ANN401
+    def __init__(
+        self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, *, on_full: str
+    ) -> None:
         """Begin without a thread; it comes with the first delivery.
 
         Args:
@@ -180,7 +182,7 @@ class RemoteChannel:
                 self._arrived(parcel, answer, error)
             try:
                 self._send_ready()
-            except Exception as error:  # noqa: BLE001  whatever it is, callers must hear of it
+            except Exception as error:
                 log.exception("the client of service %s cannot go on", self._service)
                 self._fail_all(error)
 
@@ -230,7 +232,7 @@ class RemoteChannel:
             self._inbox.append((number, None if error is not None else done.result(), error))
             self._changed.notify_all()
 
-    def _arrived(self, number: int, answer: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def _arrived(self, number: int, answer: Any, error: BaseException | None) -> None:
         """Settle the batches of a parcel, or send them again."""
         with self._changed:
             outbounds = self._flying.pop(number)
@@ -240,8 +242,8 @@ class RemoteChannel:
         settled: list[tuple[Future[Receipt], Any]] = []
         with self._changed:
             self._window_bytes = answer["window_bytes"]
-            for outbound, outcome in zip(outbounds, answer["answers"]):
-                if len(outcome) == 4:  # noqa: PLR2004  a receipt has four fields, a refusal three
+            for outbound, outcome in zip(outbounds, answer["answers"], strict=True):
+                if len(outcome) == 4:
                     self._window.settled(outbound)
                 elif self._window.refused(outbound, Reason[outcome[0]], outcome[1]):
                     self._resend_at = self._clock.monotonic() + RESEND_AFTER_S / 4
@@ -250,7 +252,7 @@ class RemoteChannel:
                 settled.append((outbound.future, outcome))
             self._changed.notify_all()
         for future, outcome in settled:
-            if len(outcome) == 4:  # noqa: PLR2004
+            if len(outcome) == 4:
                 producer_id, sequence, version, already = outcome
                 future.set_result(Receipt(Token(producer_id, sequence), version, already))
             else:
@@ -298,20 +300,20 @@ class RemoteChannel:
 
     # ------------------------------------------------------------ small things
 
-    def _ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401
+    def _ask(self, method: str, *args: Any) -> Any:
         """Call the coordinator and wait, through its restarts, as long as `CALL_TIMEOUT_S`."""
         deadline = self._clock.monotonic() + CALL_TIMEOUT_S
         while True:
             try:
                 return ray.get(getattr(self.coordinator, method).remote(*args), timeout=CALL_TIMEOUT_S)
-            except RayActorError as error:
+            except RayActorError as error:  # noqa: PERF203  it waits out a restart
                 if self._is_gone() or self._clock.monotonic() > deadline:
                     raise _away(self._service, error) from error
                 self._clock.sleep(RESEND_AFTER_S)
             except GetTimeoutError as error:
                 raise _away(self._service, error) from error
             except RayTaskError as error:
-                raise error.as_instanceof_cause() from None
+                raise cast("Any", error).as_instanceof_cause() from None
 
     def _has_room(self, nbytes: int) -> bool:
         # A batch larger than the window goes alone: else it could never go.
@@ -330,7 +332,7 @@ class RemoteChannel:
 class LogClient(LogWriter):
     """A `LogWriter` whose batches go through a service. Made by `actors.connect`."""
 
-    def __init__(self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, on_full: str) -> None:  # noqa: ANN401
+    def __init__(self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, on_full: str) -> None:
         """Join a running service; see `actors.connect` for the arguments."""
         self._service = service
         self._remote = RemoteChannel(service, coordinator, config, window_bytes, on_full=on_full)
@@ -340,13 +342,13 @@ class LogClient(LogWriter):
         return self._remote
 
     @property
-    def coordinator(self) -> Any:  # noqa: ANN401  a Ray handle
+    def coordinator(self) -> Any:
         """The coordinator's handle, for remote calls without this client."""
         return self._remote.coordinator
 
     def submit_log_rows(
         self,
-        log_rows: Any,  # noqa: ANN401
+        log_rows: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -361,8 +363,8 @@ class LogClient(LogWriter):
 
     def submit_step_results(
         self,
-        step_results: Any,  # noqa: ANN401
-        execution_context: Any,  # noqa: ANN401
+        step_results: Any,
+        execution_context: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -374,7 +376,7 @@ class LogClient(LogWriter):
 
     def submit_execution_result(
         self,
-        execution_result: Any,  # noqa: ANN401
+        execution_result: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -392,7 +394,7 @@ def _parcel(outbounds: list[Outbound]) -> Parcel:
     else:
         payload = Payload(reference=[ray.put(content)])
     entries = []
-    for outbound, (offset, aside_offset) in zip(outbounds, offsets(batches)):
+    for outbound, (offset, aside_offset) in zip(outbounds, offsets(batches), strict=True):
         delivery, aside = outbound.delivery, outbound.delivery.batch.quarantined
         entries.append(
             Entry(

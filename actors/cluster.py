@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 import ray
+from ray._private import services
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -22,27 +25,49 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 2.0
 OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: what is in flight is bounded by the budget, not by this; Ray spills above it."""
 
 
 def join_ray() -> bool:
-    """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none."""
+    """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none.
+
+    Raises:
+        WriterError: nothing answers at `RAY_ADDRESS`.
+    """
     if ray.is_initialized():
         return True
-    token_from_file()
-    try:
-        ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False, configure_logging=False)
-    except ConnectionError:
-        if os.environ.get("RAY_ADDRESS"):
-            raise
+    use_token()
+    named = os.environ.get("RAY_ADDRESS")
+    if named and named not in {"auto", "local"}:
+        if "://" not in named and not _listens(named):
+            raise WriterError(
+                f"nothing answers at RAY_ADDRESS={named!r}", suggestions=["start that Ray, or unset RAY_ADDRESS"]
+            )
+        address: str | None = named
+    else:
+        # What a Ray that was killed has left behind still names it: Ray itself would wait for that for minutes.
+        candidates = [services.find_bootstrap_address(None), *sorted(services.find_gcs_addresses())]
+        address = next((found for found in candidates if found and _listens(found)), None)
+    if address is None:
         return False
+    ray.init(address=address, log_to_driver=False, configure_logging=False)
     return True
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def start_ray() -> int:
     """Start a Ray of its own session, which outlives this process, and connect to it. Returns its pid."""
-    token_from_file(make=True)
+    use_token(make=True)
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port=0", "--include-dashboard=false",
         "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
@@ -59,7 +84,7 @@ def start_ray() -> int:
                 if process.poll() is not None or clock.monotonic() > deadline:
                     output.seek(0)
                     said = output.read().decode(errors="replace").strip().splitlines()[-12:]
-                    raise WriterError(
+                    raise WriterError(  # noqa: TRY301  whatever ends the wait ends what was started
                         "Ray could not be started: " + " | ".join(line.strip() for line in said if line.strip()),
                         suggestions=["look whether `ray start --head` works here"],
                     )
@@ -91,10 +116,11 @@ def end_ray(pid: int) -> None:
             os.waitpid(pid, 0)
 
 
-def token_from_file(*, make: bool = False) -> None:
+def use_token(*, make: bool = False) -> None:
     """Turn Ray's token authentication on in this process where there is a token, making one if asked.
 
-    The file is Ray's own (`~/.ray/auth_token`); it is kept readable for its owner only.
+    The file is Ray's own (`~/.ray/auth_token`), which Ray leaves readable for all; it is made its
+    owner's only. A mode or token that the environment names is left as it is.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE"):
         return
@@ -108,6 +134,9 @@ def token_from_file(*, make: bool = False) -> None:
     if path.stat().st_uid == os.getuid() and path.stat().st_mode & 0o077:
         path.chmod(0o600)
     os.environ["RAY_AUTH_MODE"] = "token"
+    # Ray reads its settings when it is imported; it does the same in its own `ray.init`.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _joined() -> bool:
@@ -128,5 +157,3 @@ def _private(path: Path) -> Iterator[int]:
 
 def _own_children() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
-
-

@@ -9,6 +9,7 @@ Never does: open a payload that a client packed; decide (the machine does).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import uuid
@@ -128,7 +129,7 @@ class Coordinator:
 
     async def submit(
         self,
-        rows: Any,  # noqa: ANN401
+        rows: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -291,10 +292,8 @@ class Coordinator:
         if self._machine.in_flight:
             quiet: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._quiet.append(quiet)
-            try:
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(quiet, timeout)
-            except asyncio.TimeoutError:
-                pass
         return {"drained": not self._machine.in_flight, "in_flight_batches": self._machine.in_flight}
 
     async def retire(self) -> int | None:
@@ -410,7 +409,10 @@ class Coordinator:
     def _set_alarm(self, now: float) -> None:
         wake_at = self._machine.wake_at()
         if self._alarm is not None:
-            if wake_at is not None and abs(self._alarm.when() - asyncio.get_running_loop().time() - (wake_at - now)) < 0.001:
+            if (
+                wake_at is not None
+                and abs(self._alarm.when() - asyncio.get_running_loop().time() - (wake_at - now)) < 0.001
+            ):
                 return
             self._alarm.cancel()
             self._alarm = None

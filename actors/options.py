@@ -8,7 +8,7 @@ NAMESPACE = "sfwriter"
 """Ray namespace of every actor, whatever namespace the caller is in."""
 
 INLINE_BYTES = 90_000
-"""Payloads up to here travel inside the call (1.2 ms); above 100 KB Ray moves them through its object store (3.8 ms)."""
+"""Payloads up to here travel inside the call (1.2 ms); above 100 KB through Ray's object store (3.8 ms)."""
 
 PARCEL_BYTES = 6 << 20
 """Where a client has much to send, a parcel is closed at this size: 8.8 ms at 1.3 GB/s, measured best at 4 to 8 MiB."""
@@ -23,7 +23,7 @@ WIRE_FACTOR = 3
 """Memory of a batch in flight over its Arrow bytes: as payload, decoded in a writer, and encoded as Parquet there."""
 
 WINDOW_SHARE = 2
-"""All clients' windows together are 1/WINDOW_SHARE of what the budget holds in Arrow bytes, at the least two parcels each."""
+"""All clients' windows together are 1/WINDOW_SHARE of the Arrow bytes that the budget holds."""
 
 STAGE_TIMEOUT_S = 60.0
 """A writer that takes longer than this, and a second for each MiB, is taken for hanging."""

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from actors.options import CALL_TIMEOUT_S, writer_options
 from actors.writer import WriterActor
-from sfwriter.exceptions import WriterError, WriterTableError
+from sfwriter.exceptions import WriterTableError
 from sfwriter.flow.vocabulary import Fault, Staged, StagingFailed
 from sfwriter.runtime.tables import fault_of
 
@@ -31,7 +31,7 @@ class _Seat:
 
     __slots__ = ("actor", "job", "name", "number", "pid", "state")
 
-    def __init__(self, number: int, name: str, actor: Any) -> None:  # noqa: ANN401  a Ray handle
+    def __init__(self, number: int, name: str, actor: Any) -> None:
         self.number = number
         self.name = name
         self.actor = actor
@@ -74,7 +74,7 @@ class WriterPool:
             return StagingFailed(job, Fault(_lost_payload(spec.name, error), retriable=False))
         except RayTaskError as error:
             self._give_back(seat)
-            cause = error.as_instanceof_cause() if not isinstance(error, WriterError) else error
+            cause = cast("Any", error).as_instanceof_cause()
             if isinstance(cause, ObjectLostError):
                 return StagingFailed(job, Fault(_lost_payload(spec.name, cause), retriable=False))
             return StagingFailed(job, fault_of(cause))
@@ -116,8 +116,8 @@ class WriterPool:
             self._config_ref = ray.put(self._config)
         number = next(self._numbers)
         # The number alone could be in use by a writer of this coordinator's previous life.
-        name = f"{number}-{ray.get_runtime_context().get_actor_id()[:8]}-{next(_UNIQUE)}"
-        actor = WriterActor.options(**writer_options(self._service, name)).remote(self._config_ref)
+        name = f"{number}-{str(ray.get_runtime_context().get_actor_id())[:8]}-{next(_UNIQUE)}"
+        actor = cast("Any", WriterActor).options(**writer_options(self._service, name)).remote(self._config_ref)
         seat = self._seats[number] = _Seat(number, f"writer-{name}", actor)
         return seat
 
@@ -145,7 +145,13 @@ class WriterPool:
                 return
 
     async def _look_at(self, seat: _Seat) -> dict[str, Any]:
-        entry: dict[str, Any] = {"name": seat.name, "state": seat.state, "pid": None, "node_id": None, "memory_bytes": None}
+        entry: dict[str, Any] = {
+            "name": seat.name,
+            "state": seat.state,
+            "pid": None,
+            "node_id": None,
+            "memory_bytes": None,
+        }
         try:
             entry.update(await asyncio.wait_for(seat.actor.ping.remote(), CALL_TIMEOUT_S / 10))
         except (RayActorError, asyncio.TimeoutError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -21,6 +21,8 @@ from sfwriter.exceptions import WriterConfigurationError, WriterError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
 START_TIMEOUT_S = 60.0
 PRIVATE_TO_CLIENTS = ("producer_id",)
 """Options that are a client's own: a service is the same service whatever they are."""
@@ -30,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Service:
     """A handle on a running service. The service itself lives in Ray and outlives this object and its process."""
 
-    def __init__(self, name: str, coordinator: Any) -> None:  # noqa: ANN401  a Ray handle
+    def __init__(self, name: str, coordinator: Any) -> None:
         """Hold a running service; use `start` or `attach`."""
         self.name = name
         self.coordinator = coordinator
@@ -50,10 +52,14 @@ class Service:
         _check_name(name)
         started_ray = None if join_ray() else start_ray()
         try:
-            coordinator = CoordinatorActor.options(**coordinator_options(name)).remote(name, _absolute(config), started_ray)
+            coordinator = (
+                cast("Any", CoordinatorActor)
+                .options(**coordinator_options(name))
+                .remote(name, _absolute(config), started_ray)
+            )
             running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
             _check_same(name, config, running)
-            MetricsActor.options(**metrics_options(name)).remote(name)
+            cast("Any", MetricsActor).options(**metrics_options(name)).remote(name)
         except BaseException:
             if started_ray is not None:
                 end_ray(started_ray)
@@ -150,7 +156,9 @@ class Service:
         said = {"drained": False, "in_flight_batches": None}
         started_ray = None
         with contextlib.suppress(RayActorError, GetTimeoutError):
-            said = ray.get(coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S)
+            said = ray.get(
+                coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S
+            )
             started_ray = ray.get(coordinator.retire.remote(), timeout=CALL_TIMEOUT_S)
         for role in ("metrics", "coordinator"):
             with contextlib.suppress(ValueError):
@@ -159,11 +167,13 @@ class Service:
             end_ray(started_ray)
         return {"stopped": True, **said}
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         """The service itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop."""
         self.stop()
 
@@ -220,7 +230,7 @@ def connect(
     return LogClient(name, coordinator, welcome["config"].replace(**changes), welcome["window_bytes"], on_full)
 
 
-def _find(name: str) -> Any:  # noqa: ANN401  a Ray handle
+def _find(name: str) -> Any:
     _check_name(name)
     how = f"start it: Service.start(config, name={name!r})"
     if not join_ray():
@@ -231,22 +241,23 @@ def _find(name: str) -> Any:  # noqa: ANN401  a Ray handle
         raise WriterError(f"no service {name!r} runs in this Ray", suggestions=[how]) from None
 
 
-def _patient_get(call: Any, timeout: float) -> Any:  # noqa: ANN401
+def _patient_get(call: Any, timeout: float) -> Any:
     """The answer to a remote call that only looks, waited for through a restart of its actor."""
     clock = SystemClock()
     deadline = clock.monotonic() + timeout
     while True:
         try:
             return ray.get(call(), timeout=timeout)
-        except (RayActorError, GetTimeoutError) as error:
+        except (RayActorError, GetTimeoutError) as error:  # noqa: PERF203  it waits out a restart
             cause = getattr(error, "cause", None)
             if clock.monotonic() > deadline or isinstance(error, GetTimeoutError) or "creation task" in str(error):
                 raise WriterError(
-                    f"the coordinator does not answer: {cause or error}", suggestions=["look at its log in Ray's folder"]
+                    f"the coordinator does not answer: {cause or error}",
+                    suggestions=["look at its log in Ray's folder"],
                 ) from error
             clock.sleep(0.2)
         except RayTaskError as error:
-            raise error.as_instanceof_cause() from None
+            raise cast("Any", error).as_instanceof_cause() from None
 
 
 def _check_name(name: str) -> None:
@@ -258,7 +269,7 @@ def _check_name(name: str) -> None:
 
 def _absolute(config: WriterConfig) -> WriterConfig:
     """The configuration with a warehouse that is the same folder for every process."""
-    from sfwriter.runtime.blueprint import warehouse_url  # noqa: PLC0415
+    from sfwriter.runtime.blueprint import warehouse_url
 
     return config.replace(warehouse=warehouse_url(config))
 
@@ -268,7 +279,9 @@ def _check_same(name: str, asked: WriterConfig, running: WriterConfig) -> None:
     differing = [key for key in ours if ours[key] != theirs[key] and key not in PRIVATE_TO_CLIENTS]
     if differing:
         problems = [
-            f"{key}: values differ" if key == "storage_options" else f"{key}: runs with {theirs[key]!r}, asked for {ours[key]!r}"
+            f"{key}: values differ"
+            if key == "storage_options"
+            else f"{key}: runs with {theirs[key]!r}, asked for {ours[key]!r}"
             for key in differing
         ]
         raise WriterConfigurationError(

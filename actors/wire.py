@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Rows on the wire: `inline` bytes, or a one-element list with an object reference (so that Ray leaves it closed)."""
+    """Rows on the wire: `inline` bytes, or an object reference, in a list so that Ray leaves it closed."""
 
     inline: Any = None
     reference: list[Any] | None = None
@@ -86,7 +86,7 @@ def pack(batches: Sequence[EncodedBatch]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def unpack(payload: Any, *, set_aside: bool) -> pa.Table:  # noqa: ANN401  bytes, or anything with a buffer
+def unpack(payload: Any, *, set_aside: bool) -> pa.Table:
     """Read one of the two tables of a payload, without copying.
 
     Raises:

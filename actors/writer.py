@@ -48,7 +48,7 @@ class Writer:
                 batches.append(BatchToStage(part.token, rows.slice(part.offset, part.rows)))
         return self._engine.open(spec).stage(batches)
 
-    def _open(self, payload: Payload, *, set_aside: bool) -> Any:  # noqa: ANN401  pa.Table
+    def _open(self, payload: Payload, *, set_aside: bool) -> Any:
         content = payload.inline if payload.reference is None else ray.get(payload.reference[0])
         try:
             return unpack(content, set_aside=set_aside)

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from sfwriter.clock import Clock
     from sfwriter.ingest.gate import Gated
     from sfwriter.results import BatchesResult, MemoryUsage, QuarantinedRow, TableInfo, WriteResult, WriterMetricsResult
@@ -50,6 +52,12 @@ if TYPE_CHECKING:
 MAX_KEY_LENGTH = 512
 INTERRUPT_GRACE_S = 30.0
 """How long an interrupted call waits to learn whether its commit, already under way, has landed."""
+
+
+class _Call(Future["WriteResult"]):
+    """The future of one call's result, and its delivery's, by which the call can be withdrawn."""
+
+    delivery: Future[Receipt] | None = None
 
 
 class LogWriter:
@@ -63,9 +71,9 @@ class LogWriter:
 
     def __init__(
         self,
-        spark: Any = None,  # noqa: ANN401  a SparkSession; importing its type would load Spark
+        spark: Any = None,
         config: WriterConfig | None = None,
-        logger: Any = None,  # noqa: ANN401  a standard logger, or anything with its methods
+        logger: Any = None,
     ) -> None:
         """Open a writer on the configured table, which is created by the first write where it is missing.
 
@@ -87,14 +95,14 @@ class LogWriter:
         *,
         engine: Engine | None = None,
         clock: Clock | None = None,
-        logger: Any = None,  # noqa: ANN401
+        logger: Any = None,
     ) -> LogWriter:
         """Open a writer on another engine or clock than the configuration's own (tests, tools)."""
         writer = cls.__new__(cls)
-        writer._begin(_given_config(None, config), logger, engine, clock)
+        writer._begin(_given_config(None, config), logger, engine, clock)  # noqa: SLF001  this class
         return writer
 
-    def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:  # noqa: ANN401
+    def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:
         _refuse_unavailable(config)
         self.config = config
         self._clock: Clock = clock or SystemClock()
@@ -125,7 +133,7 @@ class LogWriter:
 
     def write_log_rows(
         self,
-        log_rows: Any,  # noqa: ANN401  every input kind of the contract
+        log_rows: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -149,8 +157,8 @@ class LogWriter:
 
     def write_step_results(
         self,
-        step_results: Any,  # noqa: ANN401  any objects of the shape
-        execution_context: Any,  # noqa: ANN401
+        step_results: Any,
+        execution_context: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -162,7 +170,7 @@ class LogWriter:
 
     def write_execution_result(
         self,
-        execution_result: Any,  # noqa: ANN401
+        execution_result: Any,
         run_id: str | None = None,
         *,
         sequence: int | None = None,
@@ -193,17 +201,23 @@ class LogWriter:
         """
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
 
-        def send(rows: Any, index: int) -> Future[WriteResult]:  # noqa: ANN401
+        def send(rows: Any, index: int) -> Future[WriteResult]:
             place = None if number is None else number + index
             return self._submit(
-                lambda: self._encode(rows, None), producer_id, place, checked=checked, expires=expires, patient=True, alone=False
+                lambda: self._encode(rows, None),
+                producer_id,
+                place,
+                checked=checked,
+                expires=expires,
+                patient=True,
+                alone=False,
             )
 
         return BulkWrite(send, lambda: self._channel.flush(0), progress, self._clock).run(batches)
 
     def submit(
         self,
-        rows: Any,  # noqa: ANN401
+        rows: Any,
         *,
         producer_id: str,
         sequence: int,
@@ -214,7 +228,13 @@ class LogWriter:
         Blocks while there is no memory for it. Refusals come through the future.
         """
         return self._submit(
-            lambda: self._encode(rows, None), producer_id, sequence, checked=True, expires=False, patient=patient, alone=True
+            lambda: self._encode(rows, None),
+            producer_id,
+            sequence,
+            checked=True,
+            expires=False,
+            patient=patient,
+            alone=True,
         )
 
     def watermark(self, producer_id: str) -> int | None:
@@ -310,11 +330,13 @@ class LogWriter:
         if os.getpid() == self._process:
             self._channel.close()
 
-    def __enter__(self) -> LogWriter:
+    def __enter__(self) -> Self:
         """The writer itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close."""
         self.close()
 
@@ -327,27 +349,24 @@ class LogWriter:
     def _write(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> WriteResult:
         return self._wait(self._send_off(encode, sequence, idempotency_key))
 
-    def _send_off(
-        self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None
-    ) -> Future[WriteResult]:
+    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> _Call:
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
         return self._submit(encode, producer_id, number, checked=checked, expires=expires)
 
-    def _encoder_of_steps(self, step_results: Any, context: Any, run_id: str | None) -> Callable[[], Gated]:  # noqa: ANN401
+    def _encoder_of_steps(self, step_results: Any, context: Any, run_id: str | None) -> Callable[[], Gated]:
         return lambda: self._encode(step_result_rows(step_results, context, run_id), run_id)
 
-    def _encoder_of_run(self, execution_result: Any, run_id: str | None) -> Callable[[], Gated]:  # noqa: ANN401
+    def _encoder_of_run(self, execution_result: Any, run_id: str | None) -> Callable[[], Gated]:
         return lambda: self._encode(execution_result_rows(execution_result, run_id), run_id)
 
-    def _wait(self, future: Future[WriteResult]) -> WriteResult:
+    def _wait(self, future: _Call) -> WriteResult:
         """Wait for a result. An interrupt gives the call up, and waits until that is settled."""
         try:
             return future.result()
         except BaseException:
             if not future.done():
-                inner = getattr(future, "delivery", None)
-                if inner is not None:
-                    self._channel.withdraw(inner)
+                if future.delivery is not None:
+                    self._channel.withdraw(future.delivery)
                 wait([future], INTERRUPT_GRACE_S)
             raise
 
@@ -361,11 +380,11 @@ class LogWriter:
         expires: bool,
         patient: bool = False,
         alone: bool = True,
-    ) -> Future[WriteResult]:
+    ) -> _Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
         started = self._clock.monotonic()
-        future: Future[WriteResult] = Future()
+        future = _Call()
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
@@ -392,7 +411,7 @@ class LogWriter:
         except WriterError:
             self._metrics.failed(self._clock.monotonic() - started)
             raise
-        future.delivery = inner  # type: ignore[attr-defined]  so that an interrupt can withdraw it
+        future.delivery = inner
         inner.add_done_callback(lambda done: self._settle(future, done, gated, started))
         return future
 
@@ -410,7 +429,9 @@ class LogWriter:
         batch = gated.batch
         rows = 0 if already else batch.rows.num_rows
         quarantined = 0 if already or batch.quarantined is None else batch.quarantined.num_rows
-        self._metrics.succeeded(duration, rows=rows, quarantined=quarantined, valid=_valid_rows(gated), judged=gated.given)
+        self._metrics.succeeded(
+            duration, rows=rows, quarantined=quarantined, valid=_valid_rows(gated), judged=gated.given
+        )
         return {
             "success": True,
             "rows_written": rows,
@@ -448,7 +469,7 @@ class LogWriter:
 
     # ------------------------------------------------------------ what is known of the table
 
-    def _encode(self, rows: Any, run_id: str | None) -> Gated:  # noqa: ANN401
+    def _encode(self, rows: Any, run_id: str | None) -> Gated:
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
         rows = opened(rows, self._max_bytes)
         if not isinstance(rows, pa.Table):
@@ -471,7 +492,7 @@ class LogWriter:
 
     def _know_columns(self, stats: TableStats) -> bool:
         """Teach the gate the table's columns; False where it knew them."""
-        if stats.schema is None or stats.schema.equals(self._columns):
+        if stats.schema is None or stats.schema == self._columns:
             return False
         self._columns = stats.schema
         self._gate = self._gate.with_schema(stats.schema)
@@ -485,7 +506,7 @@ class LogWriter:
             )
 
 
-def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:  # noqa: ANN401
+def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
     """The configuration of a call to the constructor, or what is wrong with the call."""
     if isinstance(spark, WriterConfig):
         raise WriterConfigurationError(
@@ -528,14 +549,16 @@ _NOT_YET = (
 
 def _embedded_engine() -> Engine:
     # Imported here: deltalake takes as long to load as all the rest, and clients may never need it.
-    from sfwriter.storage.delta_rs import DeltaRsEngine  # noqa: PLC0415
+    from sfwriter.storage.delta_rs import DeltaRsEngine
 
     return DeltaRsEngine()
 
 
 def _check_limit(limit: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise WriterValidationError(f"limit is {limit!r}, expected a whole number from 1 on", suggestions=["e.g. limit=20"])
+        raise WriterValidationError(
+            f"limit is {limit!r}, expected a whole number from 1 on", suggestions=["e.g. limit=20"]
+        )
 
 
 def _valid_rows(gated: Gated) -> int:

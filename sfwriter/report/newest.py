@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from sfwriter.storage.engine import TableReader
 
-SHOWN = ("logged_at", "run_id", "phase", "step_name", "success", "duration_secs", "rows_processed", "rows_written", "error_message")
+SHOWN = (
+    "logged_at",
+    "run_id",
+    "phase",
+    "step_name",
+    "success",
+    "duration_secs",
+    "rows_processed",
+    "rows_written",
+    "error_message",
+)
 TEXT_WIDTH = 40
 """Characters of a cell; the rest is cut, with an ellipsis."""
 
@@ -28,7 +38,9 @@ def newest_rows(table: TableReader, columns: list[str] | None, order_by: str, li
     for batch in table.scan(columns):
         if not batch.num_rows:
             continue
-        both = pa.Table.from_batches([batch]) if kept is None else pa.concat_tables([kept, pa.Table.from_batches([batch])])
+        both = (
+            pa.Table.from_batches([batch]) if kept is None else pa.concat_tables([kept, pa.Table.from_batches([batch])])
+        )
         order = pc.select_k_unstable(both[order_by], min(limit, both.num_rows), sort_keys=[(order_by, "descending")])
         kept = both.take(order)
     if kept is None:
@@ -51,22 +63,22 @@ def show_rows(rows: list[dict[str, Any]], title: str, out: TextIO | None = None)
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
     out.write(f"{title}\n")
     for line in [names, *cells]:
-        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() + "\n")
+        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
 
 
 def _show_on_terminal(names: list[str], cells: list[list[str]], failed: list[bool], title: str, out: TextIO) -> None:
     # Imported here: rich takes 40 ms, and most writers never show anything.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(*names, title=title)
-    for line, bad in zip(cells, failed):
+    for line, bad in zip(cells, failed, strict=True):
         table.add_row(*(Text(cell) for cell in line), style="bold red" if bad else None)
     Console(file=out).print(table)
 
 
-def _text(value: Any) -> str:  # noqa: ANN401  a cell holds anything
+def _text(value: Any) -> str:
     if value is None:
         return ""
     if hasattr(value, "isoformat"):

@@ -235,7 +235,9 @@ class LocalChannel:
     def _stage(self, command: Stage) -> None:
         rows = self._rows(command.table, command.batches)
         if not rows:
-            self._feed(StagingFailed(command.job, Fault(RuntimeError("every batch of the job was given up"), retriable=True)))
+            self._feed(
+                StagingFailed(command.job, Fault(RuntimeError("every batch of the job was given up"), retriable=True))
+            )
             return
         try:
             staged = self._tables[command.table].table.stage(rows)

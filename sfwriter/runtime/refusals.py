@@ -71,7 +71,8 @@ def _gap(refused: Refused, given: Submitted, number: int | None, _: int) -> Writ
 
 def _content(_: Refused, given: Submitted, number: int | None, __: int) -> WriterError:
     return WriterValidationError(
-        f"sequence={number} of producer {given.producer_id!r} was used for other content; nothing of the call is written",
+        f"sequence={number} of producer {given.producer_id!r} was used for other content; "
+        "nothing of the call is written",
         suggestions=["give new content a new number; send the same rows again only under their own number"],
     )
 

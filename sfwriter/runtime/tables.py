@@ -66,7 +66,7 @@ class TableCalls:
             return CommitInDoubt(group.group_id, Fault(unknown.__cause__ or unknown, retriable=True))
         except WriterError as error:
             return CommitRefused(group.group_id, fault_of(error), tuple(error.context.get("positions", ())))
-        except Exception as error:  # noqa: BLE001  anything else proves nothing: it may have landed
+        except Exception as error:
             log.warning("commit to %s ended unknown, the table is looked at", name, exc_info=True)
             return CommitInDoubt(group.group_id, Fault(error, retriable=True))
         return CommitLanded(group.group_id, receipt.version)
@@ -87,5 +87,5 @@ class TableCalls:
         """Delete files that nobody named. What stays behind is VACUUM's."""
         try:
             self.table.discard(staged)
-        except Exception:  # noqa: BLE001  an orphan costs space, not rows
+        except Exception:
             log.info("staged files of %s could not be deleted", self.table.spec.name, exc_info=True)
