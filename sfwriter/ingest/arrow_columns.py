@@ -171,10 +171,13 @@ def python_values(array: pa.Array) -> list[Any]:
     Null fields of structs are left out (a struct cannot tell a field that is null from one that is not
     there), and those of maps with them.
     """
+    values: list[Any]
     try:
-        values: list[Any] = [python_value(array[i]) for i in range(len(array))] if _is_odd(array.type) else array.to_pylist(maps_as_pydicts="strict")
+        values = [] if _is_odd(array.type) else array.to_pylist(maps_as_pydicts="strict")
     except (ValueError, OverflowError, KeyError):
-        values = [python_value(array[i]) for i in range(len(array))]
+        values = []
+    if not values:
+        values = [python_value(array[place]) for place in range(len(array))]
     return [_without_nulls(value) for value in values] if pa.types.is_nested(array.type) else values
 
 

@@ -27,7 +27,7 @@ from sfwriter.ingest.names import CallNames, Fate, TableColumns
 from sfwriter.ingest.values import Misfit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CHUNK_ROWS = 1_000
 """Rows that are turned column by column at a time.
@@ -172,11 +172,12 @@ def check_size(nbytes: int, max_bytes: int | None) -> None:
 class _Mappings:
     """Mappings, chunk by chunk. Values of new columns wait for the last chunk: together they decide the type."""
 
-    def __init__(self, names: CallNames, exact: bool) -> None:  # noqa: FBT001
+    def __init__(self, names: CallNames, exact: bool) -> None:
         self.columns = _Columns()
         self._names = names
         self._exact = exact
         self._given: list[Any] = []
+        self._keys: dict[Any, None] = {}
         self._new: dict[str, list[Any]] = {}
         self._extras: dict[str, None] = {}
         self._faults: list[Fault] = []
@@ -186,9 +187,23 @@ class _Mappings:
         start = len(self._given)
         self._given.extend(chunk)
         rows = chunk if set(map(type, chunk)) == {dict} else self._mappings(chunk, start)
-        for key in dict.fromkeys(key for row in _distinct_keys(rows) for key in row):
-            values = [row.get(key) for row in rows]
+        for key, values in self._by_column(rows):
             self._column(key, values, start)
+
+    def _by_column(self, rows: list[dict[Any, Any]]) -> Iterator[tuple[Any, Sequence[Any]]]:
+        """Every key of the rows with its values, None where a row lacks it."""
+        keys = tuple(rows[0])
+        if all(map(keys.__eq__, map(tuple, rows))):
+            # 0.4 µs a row for 20 keys; fetching each value by its key takes 1.2.
+            yield from zip(keys, zip(*map(dict.values, rows), strict=True), strict=True)
+            return
+        present = set().union(*rows)
+        if not present <= self._keys.keys():
+            for row in rows:
+                self._keys.update(dict.fromkeys(row))
+        for key in self._keys:
+            if key in present:
+                yield key, [row.get(key) for row in rows]
 
     def _mappings(self, chunk: list[Any], start: int) -> list[dict[Any, Any]]:
         rows: list[dict[Any, Any]] = []
@@ -201,7 +216,7 @@ class _Mappings:
             rows.append(found or {})
         return rows
 
-    def _column(self, key: Any, values: list[Any], start: int) -> None:
+    def _column(self, key: Any, values: Sequence[Any], start: int) -> None:
         fate = self._names.resolve(key)
         if isinstance(fate, Kind):
             if key not in LOG_KINDS:
@@ -214,11 +229,12 @@ class _Mappings:
             known.extend(values)
         elif isinstance(fate, Misfit):
             name = key if isinstance(key, str) else original_text(key)
-            self._faults.extend(Fault(start + i, name, value, fate.reason) for i, value in enumerate(values) if value is not None)
+            present = ((row, value) for row, value in enumerate(values, start) if value is not None)
+            self._faults.extend(Fault(row, name, value, fate.reason) for row, value in present)
         else:
             self._stamped = self._stamped or any(value is not None for value in values)
 
-    def _fill(self, name: str, kind: Kind, values: list[Any], start: int) -> None:
+    def _fill(self, name: str, kind: Kind, values: Sequence[Any], start: int) -> None:
         array, misfits = build_column(values, kind, exact=self._exact)
         self.columns.add(name, kind, start, array)
         self._faults.extend(
@@ -236,16 +252,6 @@ class _Mappings:
             actual=lambda: _types_of(given),
             stamped=self._stamped,
         )
-
-
-def _distinct_keys(rows: list[dict[Any, Any]]) -> Iterable[Any]:
-    """Key sets of the rows in order, without most of the repetitions."""
-    last: Any = None
-    for row in rows:
-        keys = row.keys()
-        if keys != last:
-            last = keys
-            yield keys
 
 
 def as_mapping(row: Any) -> dict[Any, Any] | None:

@@ -207,8 +207,8 @@ def _with_defaults(encoded: Encoded, run_id: str | None) -> pa.Table:
         told = {fault.row for fault in encoded.faults if fault.column == "error_message"}
         unknown = {fault.row for fault in encoded.faults if fault.column == "success"}
         if told or unknown:
-            places = range(len(success))
-            fine = pa.array([None if i in unknown else ok and i not in told for i, ok in zip(places, fine.to_pylist(), strict=True)])
+            listed = enumerate(fine.to_pylist())
+            fine = pa.array([None if row in unknown else ok and row not in told for row, ok in listed])
         table = _replaced(table, "success", pc.if_else(pc.is_valid(success), success, fine))
     return table
 

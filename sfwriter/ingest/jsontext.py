@@ -96,7 +96,7 @@ def _trouble(value: Any, depth: int = 0) -> Misfit | None:
     return next((found for part in parts if (found := _trouble(part, depth + 1)) is not None), None)
 
 
-def to_object_text(value: Any, exact: bool) -> str | Misfit:  # noqa: ARG001, FBT001  one signature for all converters
+def to_object_text(value: Any, exact: bool) -> str | Misfit:  # noqa: ARG001  one signature for all converters
     """The text of a JSON object, from a dict or from such a text, which is kept as it is."""
     if isinstance(value, dict):
         return json_text(value)
@@ -111,7 +111,7 @@ def to_object_text(value: Any, exact: bool) -> str | Misfit:  # noqa: ARG001, FB
         return Misfit(f"is not the text of a JSON object ({error})")
 
 
-def to_open_text(value: Any, exact: bool) -> str | Misfit:  # noqa: FBT001
+def to_open_text(value: Any, exact: bool) -> str | Misfit:
     """What an additional text column keeps: text, nested values as JSON, ids, decimals, times and paths."""
     if isinstance(value, (dict, list, tuple)):
         return json_text(value)
@@ -144,7 +144,8 @@ def jsonable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (UUID, Decimal, PurePath)):
         return str(value)
     if depth < 100 and isinstance(value, dict):
-        return {key if isinstance(key, str) else stable_repr(key): jsonable(part, depth + 1) for key, part in value.items()}
+        names = (key if isinstance(key, str) else stable_repr(key) for key in value)
+        return dict(zip(names, (jsonable(part, depth + 1) for part in value.values()), strict=True))
     if depth < 100 and isinstance(value, (list, tuple)):
         return [jsonable(part, depth + 1) for part in value]
     return stable_repr(value)

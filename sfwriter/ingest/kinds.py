@@ -8,6 +8,7 @@ Never does: look at rows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -51,19 +52,18 @@ class Kind:
         return made if self.stored == self.type else made.cast(self.type)
 
 
-def _kind(name: str, kept: pa.DataType, expected: str, native: set[type], convert: Callable[[Any, bool], Any],
-          stored: pa.DataType | None = None) -> Kind:  # fmt: skip
-    return Kind(name, kept, expected, frozenset(native), convert, stored or kept)
+_TEXTS = frozenset({str})
 
-
-TEXT = _kind("text", pa.string(), "text", {str}, values.to_text)
-INT = _kind("int", pa.int64(), "64-bit integer", {int}, values.to_int)
-FLOAT = _kind("float", pa.float64(), "number (double)", {float, int}, values.to_float)
-BOOL = _kind("bool", pa.bool_(), "bool", {bool}, values.to_bool)
-MOMENT = _kind("moment", TIMESTAMP, "timestamp (datetime)", {datetime}, values.to_micros, pa.int64())
-DAY = _kind("day", pa.date32(), "date", set(), values.to_days, pa.int32())
-OBJECT = _kind("object", pa.string(), "dict, or the text of a JSON object", {dict}, jsontext.to_object_text)
-OPEN_TEXT = _kind("text", pa.string(), "text, or nested values", {str}, jsontext.to_open_text)
+TEXT = Kind("text", pa.string(), "text", _TEXTS, values.to_text, pa.string())
+INT = Kind("int", pa.int64(), "64-bit integer", frozenset({int}), values.to_int, pa.int64())
+FLOAT = Kind("float", pa.float64(), "number (double)", frozenset({float, int}), values.to_float, pa.float64())
+BOOL = Kind("bool", pa.bool_(), "bool", frozenset({bool}), values.to_bool, pa.bool_())
+MOMENT = Kind("moment", TIMESTAMP, "timestamp (datetime)", frozenset({datetime}), values.to_micros, pa.int64())
+DAY = Kind("day", pa.date32(), "date", frozenset(), values.to_days, pa.int32())
+OBJECT = Kind(
+    "object", pa.string(), "dict, or the text of a JSON object", frozenset({dict}), jsontext.to_object_text, pa.string()
+)
+OPEN_TEXT = Kind("text", pa.string(), "text, or nested values", _TEXTS, jsontext.to_open_text, pa.string())
 
 _OF_TYPE = {
     pa.string(): OPEN_TEXT, pa.large_string(): OPEN_TEXT, pa.int64(): INT, pa.float64(): FLOAT, pa.bool_(): BOOL,
@@ -87,9 +87,9 @@ def kind_of_field(kept: pa.DataType) -> Kind:
     if kept in _OF_TYPE:
         return replace(_OF_TYPE[kept], type=pa.string() if kept == pa.large_string() else kept)
     if pa.types.is_integer(kept):
-        return replace(INT, type=kept, expected=f"integer ({kept})", native=frozenset(), convert=_narrowed(values.to_int, kept))
+        return _narrow(INT, kept, f"integer ({kept})")
     if pa.types.is_floating(kept):
-        return replace(FLOAT, type=kept, expected=f"number ({kept})", native=frozenset(), convert=_narrowed(values.to_float, kept))
+        return _narrow(FLOAT, kept, f"number ({kept})")
     if pa.types.is_timestamp(kept) and kept.unit == "us":
         return replace(MOMENT, type=kept)
     return Kind(
@@ -97,13 +97,18 @@ def kind_of_field(kept: pa.DataType) -> Kind:
     )
 
 
+def _narrow(kind: Kind, kept: pa.DataType, expected: str) -> Kind:
+    """A kind whose values are looked at one by one: Arrow rounds to a narrow float without a word."""
+    return replace(kind, type=kept, expected=expected, native=frozenset(), convert=_narrowed(kind.convert, kept))
+
+
 def _narrowed(convert: Callable[[Any, bool], Any], kept: pa.DataType) -> Callable[[Any, bool], Any]:
-    def narrowed(value: Any, exact: bool) -> Any:  # noqa: FBT001  one signature for all converters
+    def narrowed(value: Any, exact: bool) -> Any:
         found = convert(value, exact)
         if isinstance(found, Misfit):
             return found
         try:
-            same = pa.scalar(found, kept).as_py() == found or found != found
+            same = pa.scalar(found, kept).as_py() == found or math.isnan(found)
         except (pa.ArrowException, OverflowError):
             same = False
         return found if same else Misfit(f"does not fit in {kept}")
@@ -112,7 +117,7 @@ def _narrowed(convert: Callable[[Any, bool], Any], kept: pa.DataType) -> Callabl
 
 
 def _nothing(kept: pa.DataType) -> Callable[[Any, bool], Any]:
-    def turned_down(value: Any, exact: bool) -> Misfit:  # noqa: ARG001, FBT001
+    def turned_down(value: Any, exact: bool) -> Misfit:  # noqa: ARG001  one signature for all converters
         return Misfit(f"is for a column of type {kept}, which this library does not write")
 
     return turned_down

@@ -27,7 +27,9 @@ SHOWN = 5
 _SET_ASIDE = 'With `schema_validation_mode="lenient"` such rows go to quarantine and the others are written.'
 
 
-def of_strict(encoded: Encoded, found: Sequence[Breach], columns: TableColumns) -> WriterSchemaError | WriterValidationError:
+def of_strict(
+    encoded: Encoded, found: Sequence[Breach], columns: TableColumns
+) -> WriterSchemaError | WriterValidationError:
     """What refuses a call in `strict`: values and keys that do not fit come first."""
     faults = [fault for fault in encoded.faults if fault.column]
     if not faults:

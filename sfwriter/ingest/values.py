@@ -29,8 +29,8 @@ NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 EPOCH_DATE = date(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
 
-MIN_MICROS = (datetime.min - NAIVE_EPOCH) // MICROSECOND
-MAX_MICROS = (datetime.max - NAIVE_EPOCH) // MICROSECOND
+MIN_MICROS = (datetime(1, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
+MAX_MICROS = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 """Years 1 to 9999 in UTC: what Python, Spark and Delta's readers can all show."""
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -125,7 +125,7 @@ def broken_text(text: str) -> Misfit | None:
     return None
 
 
-def to_text(value: Any, exact: bool) -> str | Misfit:  # noqa: FBT001  one signature for all converters
+def to_text(value: Any, exact: bool) -> str | Misfit:
     """Text as it is. Without `exact` also numbers, ids, dates and paths by their usual text; never a bool."""
     if type(value) is str:
         return broken_text(value) or value
@@ -138,7 +138,7 @@ def to_text(value: Any, exact: bool) -> str | Misfit:  # noqa: FBT001  one signa
     return Misfit("is not text")
 
 
-def to_int(value: Any, exact: bool) -> int | Misfit:  # noqa: FBT001
+def to_int(value: Any, exact: bool) -> int | Misfit:
     """A 64-bit integer. Without `exact` also whole floats and decimals, and text of a whole number."""
     if type(value) is int:
         return value if INT64_MIN <= value <= INT64_MAX else Misfit("is beyond 64 bits")
@@ -155,7 +155,7 @@ def to_int(value: Any, exact: bool) -> int | Misfit:  # noqa: FBT001
     return int(number) if number == number.to_integral_value() else Misfit("is not a whole number")
 
 
-def to_float(value: Any, exact: bool) -> float | Misfit:  # noqa: FBT001
+def to_float(value: Any, exact: bool) -> float | Misfit:
     """A double. An int that a double keeps exactly is taken always; without `exact` also decimals and text.
 
     A text or decimal fits where the shortest text of the double is the same number, so `0.1` does.
@@ -183,7 +183,7 @@ def _number(value: Any) -> Decimal | None:
     return Decimal(match[1]) if match else None
 
 
-def to_bool(value: Any, exact: bool) -> bool | Misfit:  # noqa: FBT001
+def to_bool(value: Any, exact: bool) -> bool | Misfit:
     """A bool; without `exact` also the texts `true` and `false` in any case."""
     if isinstance(value, bool):
         return value
@@ -192,7 +192,7 @@ def to_bool(value: Any, exact: bool) -> bool | Misfit:  # noqa: FBT001
     return Misfit("is not a bool")
 
 
-def to_micros(value: Any, exact: bool) -> int | Misfit:  # noqa: FBT001
+def to_micros(value: Any, exact: bool) -> int | Misfit:
     """Microseconds since 1970 in UTC; a naive datetime is taken as UTC.
 
     Without `exact` also a date (its midnight) and ISO 8601 text.
@@ -205,7 +205,8 @@ def to_micros(value: Any, exact: bool) -> int | Misfit:  # noqa: FBT001
         fine = isinstance(value, datetime) or _is_nanos(value)
         return Misfit("has nanoseconds, which microseconds do not keep" if fine else "is not a timestamp")
     try:
-        micros = (value - EPOCH if value.utcoffset() is not None else value.replace(tzinfo=None) - NAIVE_EPOCH) // MICROSECOND
+        naive = value.utcoffset() is None
+        micros = ((value.replace(tzinfo=None) - NAIVE_EPOCH) if naive else (value - EPOCH)) // MICROSECOND
     except Exception as error:  # noqa: BLE001  a foreign time zone may raise anything
         return Misfit(f"has a time zone that cannot be computed ({type(error).__name__})")
     return micros if MIN_MICROS <= micros <= MAX_MICROS else Misfit("is outside the years 1 to 9999 in UTC")
@@ -235,7 +236,7 @@ def moment_from_text(text: str) -> datetime | None:
         return None
 
 
-def to_days(value: Any, exact: bool) -> int | Misfit:  # noqa: FBT001
+def to_days(value: Any, exact: bool) -> int | Misfit:
     """Days since 1970; without `exact` also the text `2024-01-31` and a naive or UTC midnight."""
     if not exact and isinstance(value, str):
         value = moment_from_text(value)

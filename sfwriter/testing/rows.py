@@ -34,6 +34,7 @@ MESSAGES = (
     "TimeoutError: no answer from the warehouse in 300 s",
     "ValueError: 1,204 rows without a customer",
 )
+_MOMENTS = ("run_started_at", "run_ended_at", "start_time", "end_time")
 _FIRST_RUN_MICROS = int(datetime(2024, 1, 1, tzinfo=timezone.utc).timestamp()) * 1_000_000
 _REFERENCE_KEYS = tuple(name for name in LOG_SCHEMA.names[:20])
 
@@ -59,7 +60,9 @@ def log_table(n: int, seed: int = 0, *, first: int = 0) -> pa.Table:
     processed = _whole(pc.exp(pc.multiply(chance[2], 14.0)))
     invalid = _whole(pc.multiply(processed.cast(pa.float64()), pc.multiply(chance[3], 0.03)))
     valid = pc.subtract(processed, invalid)
-    share = pc.divide(pc.multiply(valid.cast(pa.float64()), 100.0), pc.max_element_wise(processed, 1).cast(pa.float64()))
+    share = pc.divide(
+        pc.multiply(valid.cast(pa.float64()), 100.0), pc.max_element_wise(processed, 1).cast(pa.float64())
+    )
     names = pc.binary_join_element_wise(_named("pipeline_", pipeline), _picked(step, 1), "_")
     columns: dict[str, Any] = {
         "run_id": _named(f"run-{seed}-", run),
@@ -80,7 +83,9 @@ def log_table(n: int, seed: int = 0, *, first: int = 0) -> pa.Table:
         "rows_written": pc.if_else(success, valid, 0),
         "validation_rate": share,
         "success": success,
-        "error_message": pc.if_else(success, None, pa.array(MESSAGES).take(_whole(pc.multiply(chance[4], len(MESSAGES))))),
+        "error_message": pc.if_else(
+            success, None, pa.array(MESSAGES).take(_whole(pc.multiply(chance[4], len(MESSAGES))))
+        ),
         "metadata": _metadata(run, processed),
         "write_mode": pa.repeat("append", n),
         "input_rows": processed,
@@ -103,6 +108,8 @@ def log_rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = log_table(n, seed).select(_REFERENCE_KEYS).to_pylist()
     for row in rows:
         row["metadata"] = json.loads(row["metadata"])
+        for name in _MOMENTS:
+            row[name] = row[name].replace(tzinfo=timezone.utc)
     return rows
 
 
@@ -125,5 +132,12 @@ def _metadata(run: Any, processed: Any) -> Any:
     worker = pc.subtract(run, pc.multiply(pc.divide(run, WORKERS), WORKERS))
     attempt = pc.if_else(pc.equal(worker, 7), '"attempt":2', '"attempt":1')
     return pc.binary_join_element_wise(
-        "{", attempt, ',"host":"', _named("worker-", worker), '","read_bytes":', pc.multiply(processed, 93).cast(pa.string()), "}", ""
+        "{",
+        attempt,
+        ',"host":"',
+        _named("worker-", worker),
+        '","read_bytes":',
+        pc.multiply(processed, 93).cast(pa.string()),
+        "}",
+        "",
     )
