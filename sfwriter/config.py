@@ -373,7 +373,9 @@ def _shown(value: Any, kind: Kind) -> str:
 
 
 def _configuration_error(problems: list[str]) -> WriterConfigurationError:
-    suggestions = ["help(sfwriter.WriterConfig) lists every option and what it takes"]
+    asked = [problem.partition("; did you mean ")[2].rstrip("?") for problem in problems]
+    suggestions = [f"use {name}" for name in asked if name]
+    suggestions.append("help(sfwriter.WriterConfig) lists every option and what it takes")
     if len(problems) == 1:
         message = f"WriterConfig: {problems[0]}"
     else:

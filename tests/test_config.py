@@ -147,6 +147,12 @@ def test_all_problems_are_told_at_once():
     assert "zzz is no option" in found
 
 
+def test_a_misspelt_option_is_suggested():
+    with pytest.raises(WriterConfigurationError) as caught:
+        WriterConfig(batchsize=5)
+    assert caught.value.suggestions[0] == "use batch_size"
+
+
 def test_options_are_keyword_only():
     with pytest.raises(TypeError):
         WriterConfig("analytics")
