@@ -191,6 +191,11 @@ class TableStats:
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An action of `TableMaintainer.run`: write a checkpoint, and drop log entries that have expired."""
+
+
 class CommitConflict(Exception):  # noqa: N818  an outcome, not a failure
     """Nothing landed: the table moved under the plan. Read the watermarks and plan anew."""
 
@@ -214,7 +219,8 @@ class TableWriter(Protocol):
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """Write the batches as Parquet files that nobody can see, durable as the spec asks.
 
-        Needs no open table, so it runs anywhere that reaches the location. Columns of the spec that
+        Needs no open table, so it runs anywhere that reaches the location; the table must have been
+        made by some `ensure()` before, a missing one is a `WriterTableError`. Columns of the spec that
         the batches lack become null, additional ones are kept. Raises `WriterError`; nothing is left
         behind that could be seen.
         """
@@ -227,7 +233,11 @@ class TableWriter(Protocol):
         """
 
     def last_sequence(self, producers: Sequence[str]) -> dict[str, Watermark]:
-        """Look at the table afresh, once, and say where each of these producers stands."""
+        """Look at the table afresh, once, and say where each of these producers stands.
+
+        Where there is no table, and was none earlier in this object's life, all stand at None, -1. May
+        be called while another thread is in `commit`. What it tells is as durable as a receipt.
+        """
 
     def discard(self, staged: StagedBatch) -> None:
         """Delete files that were staged and that no commit has ever named. Missing ones are no error."""
@@ -249,12 +259,16 @@ class TableMaintainer(Protocol):
     def ensure(self) -> TableStats:
         """Create the table of the spec where there is none, and say what is there.
 
+        A spec without partition columns takes those of a table that exists: `spec` names them from
+        then on. So whoever stages elsewhere takes the table's `spec` after this call.
+
         Raises:
+            WriterSchemaError: a column of the spec has another type in the table.
             WriterTableError: it cannot be created, opened or written; or it was there earlier in this
                 object's life and is gone (it is never made anew then).
         """
 
-    def run(self, action: Any) -> Mapping[str, Any]:  # noqa: ANN401  each action is its own value type
+    def run(self, action: Any) -> Mapping[str, Any]:
         """Carry out one action of a maintenance plan and return its figures."""
 
 
@@ -263,7 +277,7 @@ class Table(TableWriter, TableReader, TableMaintainer, Protocol):
 
     @property
     def spec(self) -> TableSpec:
-        """What it was opened with."""
+        """What it was opened with; after `ensure()` with the table's own partition columns."""
 
 
 class Engine(Protocol):

@@ -1,0 +1,146 @@
+"""Which columns fit a Delta table, and where two schemas differ.
+
+Receives: Arrow schemas of staged files, and of the table.
+Produces: the columns to add, or a `WriterSchemaError` that names what does not fit.
+Guarantees: what passes can be committed by either engine and read by both.
+Never does: read data, or change a column's type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from sfwriter.exceptions import WriterSchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sfwriter.storage.engine import TableSpec
+
+_TIMESTAMP = pa.timestamp("us", "UTC")
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type as Delta sees it: without Arrow's variants of one and the same thing."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(pa.field("element", plain(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(plain(kind.key_type), plain(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(entry.name, plain(entry.type)) for entry in kind.fields])
+    return kind
+
+
+def schema_texts(schema: pa.Schema) -> dict[str, str]:
+    """Column to type, as errors show it."""
+    return {column.name: str(plain(column.type)) for column in schema}
+
+
+def check_writable(schema: pa.Schema, spec: TableSpec) -> None:
+    """Raise `WriterSchemaError` for a column that a Delta table cannot hold as it is."""
+    lowered: dict[str, str] = {}
+    for column in schema:
+        clash = lowered.setdefault(column.name.lower(), column.name)
+        problem = None
+        if clash != column.name:
+            problem = f"differs from {clash!r} only in upper and lower case"
+        elif not column.name or any(sign in column.name for sign in " ,;{}()\n\t=") or not _is_text(column.name):
+            problem = "has a name that Delta does not allow (none of ` ,;{}()=`, tabs and line breaks)"
+        elif not _holds(column.type):
+            problem = f"is {column.type}, which Delta cannot hold"
+        if problem:
+            raise WriterSchemaError(
+                f"Column {column.name!r} for {spec.name} {problem}.",
+                expected_schema=schema_texts(spec.schema),
+                actual_schema=schema_texts(schema),
+                context={"table": spec.name, "column": column.name},
+                suggestions=["Rename the column." if "type" not in problem else "Convert it to a type of the table."],
+                code="unwritable_column",
+            )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _holds(kind: pa.DataType) -> bool:
+    kind = plain(kind)
+    if pa.types.is_list(kind):
+        return _holds(kind.value_type)
+    if pa.types.is_map(kind):
+        return _holds(kind.key_type) and _holds(kind.item_type)
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_holds(entry.type) for entry in kind.fields)
+    return bool(
+        kind in (pa.string(), pa.binary(), pa.bool_(), pa.float32(), pa.float64(), pa.date32(), _TIMESTAMP)
+        or pa.types.is_signed_integer(kind)
+        or pa.types.is_decimal128(kind)
+    )
+
+
+def with_null_marks(table: pa.Table) -> pa.Schema:
+    """The table's schema; a column is non-nullable where no row has a null in it."""
+    return pa.schema([column.with_nullable(table.column(column.name).null_count > 0) for column in table.schema])
+
+
+def columns_to_add(table: pa.Schema, staged: Iterable[pa.Schema], spec: TableSpec) -> list[pa.Field]:
+    """Columns that staged files have and the table lacks, nullable, in the order they came.
+
+    Raises:
+        WriterSchemaError: a column has another type in the table, a column that the table wants filled
+            has nulls, or a name differs only in case.
+    """
+    known = {column.name: column for column in table}
+    lowered = {name.lower(): name for name in known}
+    new: dict[str, pa.Field] = {}
+    for schema in staged:
+        for column in schema:
+            target = known.get(column.name) or new.get(column.name)
+            if target is None and column.name.lower() not in lowered:
+                new[column.name] = column.with_nullable(True)
+                lowered[column.name.lower()] = column.name
+            elif target is None:
+                raise _misfit(table, schema, spec, column, f"is spelled {lowered[column.name.lower()]!r} in the table")
+            elif not plain(target.type).equals(plain(column.type)):
+                raise _misfit(
+                    table, schema, spec, column, f"is {plain(target.type)} in the table and {plain(column.type)} here"
+                )
+        _check_filled(table, schema, spec)
+    return list(new.values())
+
+
+def _check_filled(table: pa.Schema, schema: pa.Schema, spec: TableSpec) -> None:
+    present = {column.name: column for column in schema}
+    for column in table:
+        if column.nullable:
+            continue
+        found = present.get(column.name)
+        if found is None or found.nullable:
+            raise _misfit(table, schema, spec, column, "may not be null in the table, and rows here lack it")
+
+
+def _misfit(table: pa.Schema, staged: pa.Schema, spec: TableSpec, column: pa.Field, what: str) -> WriterSchemaError:
+    expected, actual = schema_texts(table), schema_texts(staged)
+    return WriterSchemaError(
+        f"Column {column.name!r} {what} ({spec.name}).",
+        expected_schema=expected,
+        actual_schema=actual,
+        context={
+            "table": spec.name,
+            "column": column.name,
+            "expected": expected.get(column.name),
+            "actual": actual.get(column.name),
+        },
+        suggestions=["Send the column in the table's type, or under another name."],
+        code="type_clash",
+    )
