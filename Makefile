@@ -51,7 +51,7 @@ bench: $(READY) ## run the benchmarks
 	$(BIN)/python -m benchmarks run
 
 simulate: $(READY) ## millions of steps of the core against every fault: make simulate STEPS=5000000 SEED=1
-	$(BIN)/python -m tests.simulate --steps $(or $(STEPS),2000000) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m sfwriter.testing.simulator --steps $(or $(STEPS),2000000) $(if $(SEED),--seed $(SEED)) $(if $(REPLAY),--replay $(REPLAY))
 
 constraints: $(READY) ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python scripts/make_constraints.py
