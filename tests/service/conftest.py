@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from actors import Service
-from actors.cluster import token_from_file
+from actors.cluster import use_token
 from sfwriter import WriterConfig
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _NUMBERS = itertools.count()
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of the session's Ray, which this process and (through the environment) its children use."""
-    token_from_file(make=True)
+    use_token(make=True)
     ray.init(
         address="local",
         num_cpus=2,

@@ -1,0 +1,1 @@
+"""Measures sfwriter beside its peers, in the same run and on the same data: `python -m benchmarks --help`."""

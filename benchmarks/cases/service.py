@@ -1,0 +1,117 @@
+"""The same through the service: a backfill beside pyarrow alone, and calls of 7 rows."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.case import Case, Figures, Peer, Setting, Verdict
+from benchmarks.cases import backfill
+from benchmarks.cases.acks import ROWS, SECONDS, measure_calls
+from benchmarks.cases.data import TABLE, check_table
+from benchmarks.child import in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from actors import LogClient
+
+WRITERS = 2
+OBJECT_STORE_BYTES = 1 << 30
+WARM_UP_ROWS = 7
+"""In a service that runs already, everything is loaded: one call before the measured ones."""
+
+
+def run_backfill(setting: Setting) -> Figures:
+    """A client's backfill of the same sources; Ray and the service run already."""
+    figures = in_child(
+        "service:backfill_through_service", sources=setting.given["sources"], warehouse=str(setting.folder)
+    )
+    check_table(setting.folder / TABLE, setting.given["rows"] + WARM_UP_ROWS)
+    return {
+        "rows_per_s": setting.given["rows"] / figures["secs"],
+        "secs": figures["secs"],
+        "client_peak_bytes": figures["peak_bytes"],
+    }
+
+
+def run_acks(threads: int) -> Callable[[Setting], Figures]:
+    """So many threads of one client."""
+
+    def run(setting: Setting) -> Figures:
+        figures = in_child(
+            "service:acks_through_service",
+            threads=threads,
+            seconds=SECONDS[setting.scale],
+            warehouse=str(setting.folder),
+        )
+        check_table(setting.folder / TABLE, ROWS * int(figures["calls"]) + WARM_UP_ROWS)
+        return {name: figures[name] for name in ("calls_per_s", "p50_ms", "p99_ms", "commits")}
+
+    return run
+
+
+# ---------------------------------------------------------------- in the child
+
+
+def backfill_through_service(sources: str, warehouse: str) -> Figures:
+    """Time the backfill alone."""
+    from sfwriter.backfill import backfill as fill
+
+    with running_service(warehouse) as client:
+        began = time.perf_counter()
+        result = fill(client, [sources])
+        return {"secs": time.perf_counter() - began, "rows": float(result["rows_written"])}
+
+
+def acks_through_service(threads: int, seconds: float, warehouse: str) -> Figures:
+    """Time calls of 7 rows."""
+    with running_service(warehouse) as client:
+        return measure_calls(client.write_log_rows, threads, seconds)
+
+
+@contextmanager
+def running_service(warehouse: str) -> Iterator[LogClient]:
+    """A Ray of this process's own, a service in it that has written once, and a client."""
+    import ray
+
+    from actors import Service, connect
+    from actors.cluster import use_token
+    from sfwriter import WriterConfig
+
+    use_token(make=True)
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False, configure_logging=False,
+    )  # fmt: skip
+    try:
+        with Service.start(WriterConfig(warehouse=warehouse, parallel_write_threads=WRITERS), name="benchmark"):
+            with connect("benchmark") as client:
+                client.write_log_rows(_warm_up())
+                yield client
+    finally:
+        ray.shutdown()
+
+
+def _warm_up() -> list[dict[str, Any]]:
+    return [
+        {"run_id": "warm-up", "execution_id": "warm-up", "phase": "bronze", "step_name": f"step_{step}"}
+        for step in range(WARM_UP_ROWS)
+    ]
+
+
+BACKFILL = Case(
+    "service-backfill",
+    "backfill from Parquet through the service (client, coordinator, two writers), beside pyarrow alone",
+    (Peer("service", run_backfill), Peer("pyarrow", backfill.run_pyarrow)),
+    (Verdict("service / pyarrow", ("service", "rows_per_s"), ("pyarrow", "rows_per_s"), target=0.5),),
+    backfill.prepare,
+)
+
+ACKS = Case(
+    "service-acks",
+    "calls of 7 rows through the service, each waits for its acknowledgement: 1 and 8 threads of one client",
+    tuple(Peer(f"{threads} threads", run_acks(threads)) for threads in (1, 8)),
+    (Verdict("8 threads / 1 thread", ("8 threads", "calls_per_s"), ("1 threads", "calls_per_s")),),
+)

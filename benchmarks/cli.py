@@ -1,0 +1,134 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.case import Scale, run_case
+from benchmarks.cases import CASES
+from benchmarks.machine import describe
+
+if TYPE_CHECKING:
+    from benchmarks.case import Judged, Report
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Measures sfwriter beside its peers, in turns and on the same data. A wrong outcome is a failure.",
+    epilog="Examples:  python -m benchmarks list  ·  python -m benchmarks run --quick  ·  "
+    "python -m benchmarks run backfill memory --rounds 5 --json figures.json",
+)
+_UNITS = {
+    "rows_per_s": ("rows/s", 1.0, 0), "batches_per_s": ("batches/s", 1.0, 0), "calls_per_s": ("calls/s", 1.0, 1),
+    "secs": ("s", 1.0, 3), "ms": ("ms", 1.0, 1), "bytes": ("MiB", 2.0**-20, 1), "rows": ("rows", 1.0, 0),
+}  # fmt: skip
+
+
+@app.command("list")
+def list_cases() -> None:
+    """The cases, and what is asked of them."""
+    table = Table("case", "what", "asked", box=None, header_style="bold")
+    for case in CASES.values():
+        asked = "; ".join(
+            f"{verdict.label} {'≥' if verdict.at_least else '≤'} {verdict.target:g} {verdict.unit}"
+            for verdict in case.verdicts
+            if verdict.target is not None
+        )
+        table.add_row(case.name, case.title, asked)
+    Console().print(table)
+
+
+@app.command(
+    epilog="Examples:  python -m benchmarks run  ·  python -m benchmarks run backfill --rounds 5  ·  "
+    "python -m benchmarks run --quick --json figures.json"
+)
+def run(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Cases; all of them by default.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write figures and machine there; - is stdout."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="How often each peer runs.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Less work: a look, not a measurement.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Where data and tables go; by default a new one.")] = None,
+) -> None:
+    """Run cases and print medians, ratios and targets. Exit code 1 where an outcome was wrong or a case failed."""
+    unknown = [name for name in names or [] if name not in CASES]
+    if unknown:
+        raise typer.BadParameter(f"unknown: {', '.join(unknown)}; there are {', '.join(CASES)}", param_hint="NAME")
+    errors = Console(stderr=True)
+    console = errors if json_file == Path("-") else Console()
+    scratch = Path(tempfile.mkdtemp(prefix="sfwriter-benchmarks-", dir=folder))
+    machine = describe(scratch)
+    reports: list[Report] = []
+    try:
+        for name in names or CASES:
+            report = run_case(
+                CASES[name],
+                scratch,
+                scale=Scale.QUICK if quick else Scale.FULL,
+                rounds=rounds,
+                told=lambda line: errors.print(f"[dim]{line}[/dim]") if errors.is_terminal else None,
+            )
+            reports.append(report)
+            show(report, console)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if json_file is not None and reports:
+            _write(json_file, {"machine": machine, "quick": quick, "cases": [asdict(report) for report in reports]})
+    if any(report.failure for report in reports):
+        raise typer.Exit(1)
+
+
+def show(report: Report, console: Console) -> None:
+    """Print what came of a case."""
+    console.print(f"\n[bold]{report.case}[/bold]  {report.title}")
+    if report.failure is not None:
+        console.print(f"  [red]failed[/red]: {report.failure}", highlight=False, markup=True)
+        return
+    table = Table("peer", "figure", box=None, padding=(0, 2), header_style="dim")
+    for heading in ("median", "min", "max"):
+        table.add_column(heading, justify="right")
+    for peer in report.rounds:
+        for figure in report.figures(peer):
+            low, high = report.spread((peer, figure))
+            table.add_row(peer, figure, *(_text(figure, value) for value in (report.median((peer, figure)), low, high)))
+    console.print(table)
+    for judged in report.verdicts:
+        console.print(f"  {_judgement(judged)}", highlight=False)
+
+
+def _judgement(judged: Judged) -> str:
+    line = f"{judged.label}: [bold]{judged.value:,.3g} {judged.unit}[/bold]"
+    if judged.value >= 1000:
+        line = f"{judged.label}: [bold]{judged.value:,.0f} {judged.unit}[/bold]"
+    if judged.target is None:
+        return line
+    met = "[green]met[/green]" if judged.met else "[red]missed[/red]"
+    return f"{line}, target {'≥' if judged.at_least else '≤'} {judged.target:g}: {met}"
+
+
+def _text(figure: str, value: float) -> str:
+    for suffix, (unit, factor, digits) in _UNITS.items():
+        if figure == suffix or figure.endswith(f"_{suffix}"):
+            return f"{value * factor:,.{digits}f} {unit}"
+    return f"{value:,.3g}"
+
+
+def _write(file: Path, content: object) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    if file == Path("-"):
+        sys.stdout.write(text)
+    else:
+        file.write_text(text)
