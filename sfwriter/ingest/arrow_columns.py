@@ -183,7 +183,7 @@ def python_values(array: pa.Array) -> list[Any]:
 
 def _is_odd(kept: pa.DataType) -> bool:
     # With nanoseconds Python would get pandas' Timestamp, or an error where there is no pandas.
-    return pa.types.is_timestamp(kept) and kept.unit == "ns"
+    return bool(pa.types.is_timestamp(kept) and kept.unit == "ns")
 
 
 def python_value(scalar: Any) -> Any:

@@ -259,7 +259,8 @@ def as_mapping(row: Any) -> dict[Any, Any] | None:
     if isinstance(row, Mapping):
         return dict(row)
     dump = getattr(row, "model_dump", None)
-    found = dump() if callable(dump) and not isinstance(row, type) else None
+    # By alias: a field may not bear the name of the column `schema`, which is taken in pydantic.
+    found = dump(by_alias=True) if callable(dump) and not isinstance(row, type) else None
     return found if isinstance(found, dict) else None
 
 
