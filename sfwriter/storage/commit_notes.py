@@ -26,7 +26,7 @@ REMEMBERED_COMMITS = 200
 """How far back marks are looked for: 50 entries were read in 6 ms."""
 
 MARKS_PER_PRODUCER = 256
-"""Of one commit. More would make the entry of a group of many small batches long; batches are looked up soon or never."""
+"""Of one commit. More would make the entry of a group of many small batches long; batches are looked up soon."""
 
 _MARKS_IN_CACHE = 50_000
 """About 10 MB; older commits are forgotten first."""

@@ -30,6 +30,7 @@ from sfwriter.storage.engine import (
     TableStats,
     Watermark,
 )
+from sfwriter.storage.predicates import parse_predicate
 from sfwriter.storage.staging import joined_rows, partitioned, staged_schema
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class MemoryTable:
             }
 
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
-        """The rows as they stand. A predicate is evaluated by DuckDB, which must be installed then."""
+        """The rows as they stand. A predicate may use what `sfwriter.storage.predicates` knows."""
         with self._warehouse.lock:
             stored = self._existing()
             parts = [self._warehouse.files[f"{self._spec.location}/{path}"] for path in stored.files]
@@ -181,7 +182,7 @@ class MemoryTable:
             )
         whole = pa.concat_tables([_conformed(part, schema) for part in parts]) if parts else schema.empty_table()
         if predicate:
-            whole = _filtered(whole, predicate)
+            whole = whole.filter(parse_predicate(predicate))
         return whole.select(wanted).to_reader()
 
     def stats(self) -> TableStats:
@@ -279,13 +280,14 @@ class MemoryTable:
     def _check_files(self, group: CommitGroup) -> None:
         lost = []
         for position, staged in enumerate(group.staged):
-            kept = [self._warehouse.files.get(f"{self._spec.location}/{file.path}") for file in staged.files]
-            if any(
-                part is None or part.nbytes != file.size_bytes for part, file in zip(kept, staged.files, strict=True)
-            ):
+            if not all(self._is_there(file) for file in staged.files):
                 lost.append(position)
         if lost:
             raise StagedFilesLost(f"Staged files of {self._spec.name} are missing or changed.", tuple(lost))
+
+    def _is_there(self, file: StagedFile) -> bool:
+        part = self._warehouse.files.get(f"{self._spec.location}/{file.path}")
+        return part is not None and part.nbytes == file.size_bytes
 
     def _land(self, stored: _Stored, group: CommitGroup, new: Sequence[pa.Field]) -> None:
         stored.version += 1
@@ -310,15 +312,3 @@ def _conformed(part: pa.Table, schema: pa.Schema) -> pa.Table:
         ],
         schema=schema,
     )
-
-
-def _filtered(whole: pa.Table, predicate: str) -> pa.Table:
-    import duckdb  # this engine is for tests, and their environment has it
-
-    connection = duckdb.connect()
-    try:
-        # A predicate of the library's own making, as the seam says; the types come back as they went in.
-        found = connection.from_arrow(whole).filter(predicate).to_arrow_table()
-        return found.cast(whole.schema)
-    finally:
-        connection.close()

@@ -94,15 +94,7 @@ class FaultyEngine:
         """Do now what `LandLate` put off, in its order; for each one the error that it ended with, or None."""
         with self._lock:
             late, self._late = self._late, []
-        ended: list[BaseException | None] = []
-        for work in late:
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001  how it ended is the answer
-                ended.append(error)
-            else:
-                ended.append(None)
-        return ended
+        return [_ending(work) for work in late]
 
     def carry_out(self, call: str, work: Callable[[], Result]) -> Result:
         """Do one call of a table, with the fault that is next in its queue."""
@@ -123,6 +115,14 @@ class FaultyEngine:
         if isinstance(fault, LandAndRaise):
             raise fault.error
         return result
+
+
+def _ending(work: Callable[[], object]) -> BaseException | None:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001  how it ended is the answer
+        return error
+    return None
 
 
 class FaultyTable:
