@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,7 +51,14 @@ class RemoteChannel:
     """A `Channel` to a service. One thread sends; Ray's own threads bring the answers."""
 
     def __init__(
-        self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, *, on_full: str
+        self,
+        service: str,
+        coordinator: Any,
+        config: WriterConfig,
+        identity: str,
+        window_bytes: int,
+        *,
+        on_full: str,
     ) -> None:
         """Begin without a thread; it comes with the first delivery.
 
@@ -60,12 +66,13 @@ class RemoteChannel:
             service: its name.
             coordinator: handle of its coordinator.
             config: what the client runs with.
+            identity: of this client, as the coordinator knows it.
             window_bytes: Arrow bytes that may be unsettled.
             on_full: `block` or `raise`.
         """
         self._service = service
         self.coordinator = coordinator
-        self._identity = uuid.uuid4().hex[:12]
+        self._identity = identity
         self._linger_s = config.linger_ms / 1000
         self._window_bytes = window_bytes
         self._on_full = on_full
@@ -332,10 +339,9 @@ class RemoteChannel:
 class LogClient(LogWriter):
     """A `LogWriter` whose batches go through a service. Made by `actors.connect`."""
 
-    def __init__(self, service: str, coordinator: Any, config: WriterConfig, window_bytes: int, on_full: str) -> None:
-        """Join a running service; see `actors.connect` for the arguments."""
-        self._service = service
-        self._remote = RemoteChannel(service, coordinator, config, window_bytes, on_full=on_full)
+    def __init__(self, config: WriterConfig, channel: RemoteChannel) -> None:
+        """Write through a channel to a service, with that service's configuration."""
+        self._remote = channel
         self._begin(config, None, None, None)
 
     def _open_channel(self) -> Channel:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import ray
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, no stubs
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -48,7 +48,7 @@ def join_ray() -> bool:
         address: str | None = named
     else:
         # What a Ray that was killed has left behind still names it: Ray itself would wait for that for minutes.
-        candidates = [services.find_bootstrap_address(None), *sorted(services.find_gcs_addresses())]
+        candidates = [services.find_bootstrap_address(None), *sorted(cast("Any", services).find_gcs_addresses())]
         address = next((found for found in candidates if found and _listens(found)), None)
     if address is None:
         return False

@@ -47,7 +47,7 @@ from sfwriter.limits import process_memory
 from sfwriter.metrics import percentile
 from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.refusals import refusal_error
-from sfwriter.runtime.tables import TableCalls
+from sfwriter.runtime.tables import TRIED_AGAIN, TableCalls
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
@@ -95,6 +95,10 @@ class Coordinator:
         self._log_table, self._quarantine_table = log_spec.name, quarantine_spec.name
         self._tables = {spec.name: TableCalls(engine.open(spec)) for spec in (log_spec, quarantine_spec)}
         self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}") for name in self._tables}
+        for calls in self._tables.values():
+            # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
+            with contextlib.suppress(WriterError):
+                calls.table.stats()
         self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
         self._gate_thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._pool = WriterPool(service, config, config.parallel_write_threads)
@@ -103,6 +107,7 @@ class Coordinator:
         self._clients: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
+        self._wake_at: float | None = None
         self._quiet: list[asyncio.Future[None]] = []
         self._draining = False
         self._rows = self._bytes = self._batches = self._commits = self._quarantined = self._refusals = 0
@@ -271,11 +276,12 @@ class Coordinator:
                 "committed": producer.committed,
                 "refused": producer.refused,
                 "in_flight": producer.in_flight,
-                "believed": producer.stand(self._log_table).committed,
-                "known": producer.stand(self._log_table).known,
+                "believed": stand.committed,
+                "known": stand.known,
                 "committing": bool(producer.flight),
             }
             for identity, producer in self._machine.producers.items()
+            if (stand := producer.stands.get(self._log_table)) is not None
         }
         table = self._tables[self._log_table].table
         marks = await asyncio.get_running_loop().run_in_executor(
@@ -334,6 +340,7 @@ class Coordinator:
         now = self._clock.monotonic()
         if isinstance(event, CommitLanded):
             self._commits += 1
+        self._retries += isinstance(event, TRIED_AGAIN)
         for command in self._machine.handle(event, now):
             self._carry_out(command)
         self._set_alarm(now)
@@ -366,6 +373,9 @@ class Coordinator:
 
     async def _stage(self, command: Stage) -> None:
         began = self._clock.monotonic()
+        self._latencies["wait"].extend(
+            began - self._began[ticket] for ticket, _ in command.batches if ticket in self._began
+        )
         work: dict[int, tuple[Payload, list[Slice]]] = {}
         aside = command.table == self._quarantine_table
         for ticket, token in command.batches:
@@ -420,7 +430,7 @@ class Coordinator:
             self._alarm = asyncio.get_running_loop().call_later(max(0.0, wake_at - now), self._tick)
 
     def _tick(self) -> None:
-        self._alarm = None
+        self._alarm = self._wake_at = None
         self._feed(Ticked())
 
     def _window(self) -> int:

@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sfwriter.service")
 
+RESTART_AFTER_S = 1.0
+"""Pause after a writer that could not even start."""
+
 
 class _Seat:
     """One writer actor."""
 
-    __slots__ = ("actor", "job", "name", "number", "pid", "state")
+    __slots__ = ("actor", "job", "name", "number", "state")
 
     def __init__(self, number: int, name: str, actor: Any) -> None:
         self.number = number
         self.name = name
         self.actor = actor
         self.job: int | None = None
-        self.pid: int | None = None
-        self.state = "idle"
+        self.state = "starting"
 
 
 class WriterPool:
@@ -52,13 +54,14 @@ class WriterPool:
         self._numbers = itertools.count()
         self._seats: dict[int, _Seat] = {}
         self._idle: list[_Seat] = []
+        self._starting: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
         self.deaths = 0
 
     def warm_up(self) -> None:
         """Make the first writer, so that the first batch does not wait for it."""
         if not self._seats:
-            self._idle.append(self._hire())
+            self._hire()
 
     async def stage(self, job: int, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> Event:
         """Have a writer stage the work, and say how that ended. Never raises."""
@@ -104,14 +107,15 @@ class WriterPool:
 
     async def _take(self) -> _Seat:
         while not self._idle:
-            if len(self._seats) < self._size:
-                return self._hire()
+            if len(self._seats) < self._size and not any(seat.state == "starting" for seat in self._seats.values()):
+                self._hire()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
         return self._idle.pop()
 
-    def _hire(self) -> _Seat:
+    def _hire(self) -> None:
+        """Make a writer. It takes work when it has started; one that is idle before it does the work meanwhile."""
         if self._config_ref is None:
             self._config_ref = ray.put(self._config)
         number = next(self._numbers)
@@ -119,7 +123,19 @@ class WriterPool:
         name = f"{number}-{str(ray.get_runtime_context().get_actor_id())[:8]}-{next(_UNIQUE)}"
         actor = cast("Any", WriterActor).options(**writer_options(self._service, name)).remote(self._config_ref)
         seat = self._seats[number] = _Seat(number, f"writer-{name}", actor)
-        return seat
+        task = asyncio.get_running_loop().create_task(self._await_start(seat))
+        self._starting.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._starting.discard)
+
+    async def _await_start(self, seat: _Seat) -> None:
+        try:
+            await seat.actor.ping.remote()
+        except Exception:
+            log.warning("writer %s could not start and is replaced", seat.name, exc_info=True)
+            await asyncio.sleep(RESTART_AFTER_S)
+            self._dismiss(seat)
+        else:
+            self._give_back(seat)
 
     def _give_back(self, seat: _Seat) -> None:
         seat.job, seat.state = None, "idle"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from actors.client import LogClient
+from actors.client import LogClient, RemoteChannel
 from actors.cluster import end_ray, join_ray, start_ray
 from actors.coordinator import CoordinatorActor
 from actors.metrics import MetricsActor
@@ -17,6 +18,8 @@ from actors.options import CALL_TIMEOUT_S, NAMESPACE, actor_name, coordinator_op
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError
+from sfwriter.runtime.blueprint import log_table_spec, warehouse_url
+from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,14 +51,13 @@ class Service:
                 error shows the differences.
             WriterError: Ray or the service could not be started.
         """
-        config = config or WriterConfig()
+        config = _absolute(config or WriterConfig())
         _check_name(name)
+        DeltaRsEngine().open(log_table_spec(config)).stats()  # one that cannot be read is said here, not by an actor
         started_ray = None if join_ray() else start_ray()
         try:
             coordinator = (
-                cast("Any", CoordinatorActor)
-                .options(**coordinator_options(name))
-                .remote(name, _absolute(config), started_ray)
+                cast("Any", CoordinatorActor).options(**coordinator_options(name)).remote(name, config, started_ray)
             )
             running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
             _check_same(name, config, running)
@@ -222,12 +224,14 @@ def connect(
             f"on_full is {on_full!r}, expected 'block' or 'raise'", suggestions=["leave it out to block"]
         )
     coordinator = _find(name)
-    identity = f"{ray.get_runtime_context().get_worker_id()[:12]}"
+    identity = uuid.uuid4().hex[:12]
     welcome = _patient_get(lambda: coordinator.enter.remote(identity), CALL_TIMEOUT_S)
     changes: dict[str, Any] = {"producer_id": producer_id}
     if queue_timeout_secs is not None:
         changes["queue_timeout_secs"] = queue_timeout_secs
-    return LogClient(name, coordinator, welcome["config"].replace(**changes), welcome["window_bytes"], on_full)
+    config = welcome["config"].replace(**changes)
+    channel = RemoteChannel(name, coordinator, config, identity, welcome["window_bytes"], on_full=on_full)
+    return LogClient(config, channel)
 
 
 def _find(name: str) -> Any:
@@ -269,21 +273,13 @@ def _check_name(name: str) -> None:
 
 def _absolute(config: WriterConfig) -> WriterConfig:
     """The configuration with a warehouse that is the same folder for every process."""
-    from sfwriter.runtime.blueprint import warehouse_url
-
     return config.replace(warehouse=warehouse_url(config))
 
 
 def _check_same(name: str, asked: WriterConfig, running: WriterConfig) -> None:
-    theirs, ours = running.model_dump(), _absolute(asked).model_dump()
-    differing = [key for key in ours if ours[key] != theirs[key] and key not in PRIVATE_TO_CLIENTS]
+    differing = {key: texts for key, texts in running.differences(asked).items() if key not in PRIVATE_TO_CLIENTS}
     if differing:
-        problems = [
-            f"{key}: values differ"
-            if key == "storage_options"
-            else f"{key}: runs with {theirs[key]!r}, asked for {ours[key]!r}"
-            for key in differing
-        ]
+        problems = [f"{key}: runs with {theirs}, asked for {ours}" for key, (theirs, ours) in differing.items()]
         raise WriterConfigurationError(
             f"service {name!r} runs with another configuration: {'; '.join(problems)}",
             problems=problems,

@@ -115,8 +115,8 @@ class LogWriter:
         self._metrics = WriterMetrics(self._clock)
         self._retries_before = 0
         self._reading = threading.Lock()
-        self._log_reader = self._engine.open(log_table_spec(config))
-        self._quarantine_reader = self._engine.open(quarantine_table_spec(config))
+        self._log_table = self._engine.open(log_table_spec(config))
+        self._quarantine_table = self._engine.open(quarantine_table_spec(config))
         self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
         self._columns: pa.Schema | None = None
         self._know_columns(self._stats())
@@ -125,9 +125,7 @@ class LogWriter:
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
-        log_table = self._engine.open(log_table_spec(self.config))
-        quarantine_table = self._engine.open(quarantine_table_spec(self.config))
-        return LocalChannel(flow_limits(self.config), log_table, quarantine_table, clock=self._clock)
+        return LocalChannel(flow_limits(self.config), self._log_table, self._quarantine_table, clock=self._clock)
 
     # ------------------------------------------------------------ writing
 
@@ -262,7 +260,7 @@ class LogWriter:
         """What the log says of the table: no data file is read."""
         stats = self._stats()
         schema = stats.schema
-        spec = self._log_reader.spec
+        spec = self._log_table.spec
         modified = stats.last_modified_ms
         return {
             "exists": stats.exists,
@@ -283,23 +281,31 @@ class LogWriter:
     def show_logs(self, limit: int = 20) -> None:
         """Print the newest rows, newest first."""
         _check_limit(limit)
-        name = self._log_reader.spec.name
+        name = self._log_table.spec.name
         if not self._stats().exists:
             show_rows([], f"{name} (not created yet)")
             return
         with self._reading:
-            rows = newest_rows(self._log_reader, None, "logged_at", limit).to_pylist()
+            rows = newest_rows(self._log_table, None, "logged_at", limit).to_pylist()
         show_rows(rows, f"{name}: newest {len(rows)}")
 
     def quarantined(self, limit: int = 100) -> list[QuarantinedRow]:
         """The newest rows in quarantine: `row`, `reasons`, `quarantine_id`, `quarantined_at`."""
         _check_limit(limit)
         with self._reading:
-            if not self._quarantine_reader.stats().exists:
+            if not self._quarantine_table.stats().exists:
                 return []
             columns = ["row", "reasons", "quarantine_id", "quarantined_at"]
-            rows = newest_rows(self._quarantine_reader, columns, "quarantined_at", limit).to_pylist()
-        return [{**row, "row": parse_row(row["row"])} for row in rows]
+            rows = newest_rows(self._quarantine_table, columns, "quarantined_at", limit).to_pylist()
+        return [
+            {
+                "row": parse_row(row["row"]),
+                "reasons": row["reasons"],
+                "quarantine_id": row["quarantine_id"],
+                "quarantined_at": row["quarantined_at"],
+            }
+            for row in rows
+        ]
 
     def get_metrics(self) -> WriterMetricsResult:
         """Counts, durations and memory since this writer began or was reset."""
@@ -342,7 +348,7 @@ class LogWriter:
 
     def __repr__(self) -> str:
         """The table and the producer."""
-        return f"{type(self).__name__}({self._log_reader.spec.name!r}, producer_id={self._producer_id!r})"
+        return f"{type(self).__name__}({self._log_table.spec.name!r}, producer_id={self._producer_id!r})"
 
     # ------------------------------------------------------------ the path of a call
 
@@ -437,7 +443,7 @@ class LogWriter:
             "rows_written": rows,
             "run_id": batch.run_id,
             "batch_id": None if receipt is None else str(receipt.token),
-            "table_fqn": self._log_reader.spec.name,
+            "table_fqn": self._log_table.spec.name,
             "version": None if receipt is None else receipt.version,
             "duration_secs": duration,
             "quarantined_rows": quarantined,
@@ -488,7 +494,7 @@ class LogWriter:
 
     def _stats(self) -> TableStats:
         with self._reading:
-            return self._log_reader.stats()
+            return self._log_table.stats()
 
     def _know_columns(self, stats: TableStats) -> bool:
         """Teach the gate the table's columns; False where it knew them."""

@@ -23,9 +23,6 @@ from sfwriter.flow.vocabulary import (
     Answer,
     Closed,
     Commit,
-    CommitConflicted,
-    CommitInDoubt,
-    CommitRefused,
     Discard,
     Fault,
     Flushed,
@@ -41,7 +38,7 @@ from sfwriter.flow.vocabulary import (
 )
 from sfwriter.runtime.channel import Receipt, Usage
 from sfwriter.runtime.refusals import refusal_error
-from sfwriter.runtime.tables import TableCalls, fault_of
+from sfwriter.runtime.tables import TRIED_AGAIN, TableCalls, fault_of
 from sfwriter.storage.engine import BatchToStage
 
 if TYPE_CHECKING:
@@ -64,9 +61,6 @@ SMALL_BATCH_BYTES = 4096
 def cost_of(nbytes: int) -> int:
     """Bytes that a batch of so many Arrow bytes reserves."""
     return STAGING_FACTOR * nbytes + SMALL_BATCH_BYTES
-
-
-_TRIED_AGAIN = (StagingFailed, CommitConflicted, CommitInDoubt, CommitRefused)
 
 
 class _Held:
@@ -204,7 +198,7 @@ class LocalChannel:
         """Give the machine an event and carry out what it says."""
         settled: list[tuple[_Held, Acknowledged | Refused]] = []
         with self._lock:
-            self._retries += isinstance(event, _TRIED_AGAIN)
+            self._retries += isinstance(event, TRIED_AGAIN)
             commands = self._machine.handle(event, self._clock.monotonic())
             self._peak = max(self._peak, self._machine.budget.used)
             for command in commands:

@@ -13,6 +13,7 @@ from sfwriter.flow.vocabulary import (
     CommitRefused,
     Fault,
     StagedLost,
+    StagingFailed,
     WatermarksFailed,
     WatermarksRead,
 )
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from sfwriter.storage.engine import CommitGroup, StagedBatch, Table
 
 log = logging.getLogger(__name__)
+
+TRIED_AGAIN = (StagingFailed, CommitConflicted, CommitInDoubt, CommitRefused)
+"""Events that a retry follows, or a refusal."""
 
 
 def fault_of(error: BaseException) -> Fault:
