@@ -1,0 +1,162 @@
+"""What every engine's tests need: a laboratory that opens tables as separate processes would.
+
+A new engine joins the contract suite by a `Lab` of its own in `LABS`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sfwriter.batch import Token
+from sfwriter.clock import SystemClock
+from sfwriter.schema import LOG_SCHEMA, LOG_STAMPS, LOW_CARDINALITY, STATISTICS_COLUMNS, TIMESTAMP
+from sfwriter.storage.delta_rs import DeltaRsEngine
+from sfwriter.storage.engine import Advance, BatchToStage, CommitGroup, Mark, TableSpec
+from sfwriter.testing import MemoryEngine, MemoryWarehouse
+
+DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
+UNSET = object()
+
+
+class Lab:
+    """One warehouse, and engines on it that know nothing of each other."""
+
+    name = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ids = itertools.count()
+
+    def engine(self, clock=None):
+        raise NotImplementedError
+
+    def remove(self, spec) -> None:
+        """As somebody does who deletes the table."""
+        raise NotImplementedError
+
+    def lose(self, spec, path) -> None:
+        """As somebody does who deletes one file of it."""
+        raise NotImplementedError
+
+    def spec(self, **changes):
+        name = changes.pop("name", "logs.runs")
+        defaults = {
+            "name": name,
+            "location": str(self.folder / name.replace(".", "/")),
+            "schema": LOG_SCHEMA,
+            "stamps": LOG_STAMPS,
+            "statistics_columns": STATISTICS_COLUMNS,
+            "dictionary_columns": LOW_CARDINALITY,
+        }
+        return TableSpec(**{**defaults, **changes})
+
+    def open(self, spec=None, clock=None):
+        """A table through a new engine, as a new process has it."""
+        return self.engine(clock).open(self.spec() if spec is None else spec)
+
+    def ready(self, spec=None, clock=None):
+        """A table that exists."""
+        table = self.open(spec, clock)
+        table.ensure()
+        return table
+
+    def rows(self, count=3, **columns):
+        base = {
+            "run_id": [f"run-{index % 2}" for index in range(count)],
+            "phase": ["bronze"] * count,
+            "step_name": [f"step-{index}" for index in range(count)],
+            "start_time": pa.array([DAY + timedelta(seconds=index) for index in range(count)], TIMESTAMP),
+            "rows_written": list(range(count)),
+            "success": [index % 3 != 0 for index in range(count)],
+        }
+        return pa.table({**base, **columns})
+
+    def stage(self, table, producer, sequence, rows=None):
+        return table.stage([BatchToStage(Token(producer, sequence), self.rows() if rows is None else rows)])
+
+    def group(self, *advances, staged=(), group_id=None):
+        return CommitGroup(group_id or f"group-{next(self._ids)}", tuple(staged), advances)
+
+    def advance(self, producer, upto, after=UNSET, *, marks=True, expires=False):
+        if after is UNSET:
+            after = upto - 1 if upto else None
+        numbers = range(0 if after is None else after + 1, upto + 1)
+        found = {number: Mark(f"digest-{number}", f"stamp-{number}") for number in numbers} if marks else {}
+        return Advance(producer, after, upto, found, expires)
+
+    def put(self, table, producer, sequence, rows=None, *, expires=False):
+        """Stage one batch and commit it by itself."""
+        staged = self.stage(table, producer, sequence, rows)
+        return table.commit(self.group(self.advance(producer, sequence, expires=expires), staged=[staged]))
+
+    def sequence(self, table, producer):
+        return table.last_sequence([producer])[producer].sequence
+
+    def read(self, table, columns=None, predicate=None):
+        return table.scan(columns, predicate).read_all().to_pylist()
+
+
+class MemoryLab(Lab):
+    name = "memory"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.warehouse = MemoryWarehouse()
+
+    def engine(self, clock=None):
+        return MemoryEngine(self.warehouse, clock or SystemClock())
+
+    def remove(self, spec) -> None:
+        self.warehouse.remove(spec.location)
+
+    def lose(self, spec, path) -> None:
+        del self.warehouse.files[f"{spec.location}/{path}"]
+
+
+class DeltaRsLab(Lab):
+    name = "delta-rs"
+
+    def engine(self, clock=None):
+        return DeltaRsEngine(clock or SystemClock())
+
+    def remove(self, spec) -> None:
+        shutil.rmtree(spec.location)
+
+    def lose(self, spec, path) -> None:
+        Path(spec.location, path).unlink()
+
+
+LABS = {lab.name: lab for lab in (MemoryLab, DeltaRsLab)}
+
+
+@pytest.fixture(params=list(LABS))
+def lab(request, tmp_path):
+    """Each engine in turn."""
+    return LABS[request.param](tmp_path)
+
+
+@pytest.fixture
+def delta(tmp_path):
+    """The delta-rs engine alone."""
+    return DeltaRsLab(tmp_path)
+
+
+@pytest.fixture
+def fsynced(monkeypatch):
+    """The paths that were flushed to the disk, in order, while the real flush goes on."""
+    paths = []
+    real = os.fsync
+
+    def recording(descriptor):
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    return paths
