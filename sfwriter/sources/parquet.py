@@ -1,0 +1,139 @@
+"""Parquet files, to chunks.
+
+Receives: a source and the row to begin at.
+Produces: Arrow tables of so many rows each, whatever the row groups are.
+Guarantees: chunk `k` is the rows from `k` times the limit on. Types are the file's own.
+Never does: convert; hold more than a chunk and the pages under it; map the file into memory (one that is
+    truncated meanwhile would kill the process).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from sfwriter.exceptions import WriterValidationError
+from sfwriter.sources.chunk import SourceChunk
+from sfwriter.sources.cuts import Limits, Position
+from sfwriter.sources.streams import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sfwriter.sources.discover import Source
+
+CHUNK_BYTES = 16 << 20
+MAX_ROWS = 131_072
+MIN_ROWS = 1_024
+_SAMPLE_ROWS = 2_048
+
+
+def file_digest(source: Source) -> str:
+    """XXH3 (128 bits) of the file's bytes."""
+    whole = xxhash.xxh3_128()
+    with source.path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            whole.update(block)
+    return str(whole.hexdigest())
+
+
+def count_rows(source: Source) -> int:
+    """Rows as the footer says."""
+    with _opened(source) as file:
+        return int(file.metadata.num_rows)
+
+
+def limits_of(source: Source) -> Limits:
+    """Rows of a chunk, so that it takes some 16 MiB of Arrow: judged by the rows in three places of the file.
+
+    The footer does not tell: a text that is repeated is in a dictionary once.
+    """
+    with _opened(source) as file:
+        groups = [group for group in range(file.metadata.num_row_groups) if file.metadata.row_group(group).num_rows]
+        widest = 1.0
+        for group in sorted({groups[0], groups[len(groups) // 2], groups[-1]}) if groups else ():
+            for batch in _batches(source, file, _SAMPLE_ROWS, [group]):
+                widest = max(widest, batch.nbytes / max(batch.num_rows, 1))
+                break
+    rows = int(CHUNK_BYTES / widest)
+    return Limits(rows=min(max(rows, MIN_ROWS), MAX_ROWS), nbytes=CHUNK_BYTES)
+
+
+def read_chunks(source: Source, start: Position, limits: Limits) -> Iterator[SourceChunk]:
+    """The chunks from `start` on; row groups before it are not read."""
+    with _opened(source) as file:
+        total = int(file.metadata.num_rows)
+        group, before = _group_of(file.metadata, start.row)
+        groups = list(range(group, file.metadata.num_row_groups))
+        pending: list[pa.RecordBatch] = []
+        held, drop, begin = 0, start.row - before, start
+        for found in _batches(source, file, limits.rows, groups):
+            batch = found.slice(drop)
+            drop = max(drop - found.num_rows, 0)
+            while batch.num_rows:
+                part = batch.slice(0, limits.rows - held)
+                batch = batch.slice(part.num_rows)
+                pending.append(part)
+                held += part.num_rows
+                if held == limits.rows or begin.row + held == total:
+                    chunk = _chunk(pending, begin, held, total)
+                    pending, held, begin = [], 0, chunk.end
+                    yield chunk
+        if begin.row != total:
+            raise _broken(source, f"has {begin.row + held:,} rows where its footer says {total:,}")
+
+
+def _chunk(pending: list[pa.RecordBatch], begin: Position, held: int, total: int) -> SourceChunk:
+    row = begin.row + held
+    return SourceChunk(
+        begin, Position(begin.sequence + 1, row, row, row), pa.Table.from_batches(pending), progress=row / total
+    )
+
+
+def _group_of(metadata: Any, row: int) -> tuple[int, int]:
+    """The row group that holds a row, and the rows before that group."""
+    before = 0
+    for group in range(metadata.num_row_groups):
+        size = metadata.row_group(group).num_rows
+        if row < before + size:
+            return group, before
+        before += size
+    return metadata.num_row_groups, before
+
+
+def _opened(source: Source) -> Any:
+    try:
+        # With a buffer, pages are read as they are needed; without, a whole row group is.
+        return pq.ParquetFile(source.path, buffer_size=BLOCK_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _broken(source, f"is no readable Parquet file: {_first_line(error)}") from error
+
+
+def _batches(source: Source, file: Any, rows: int, groups: list[int]) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(batch_size=rows, row_groups=groups)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise _broken(source, f"cannot be read to its end: {_first_line(error)}") from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _broken(source: Source, what: str) -> WriterValidationError:
+    return WriterValidationError(
+        f"{source} {what}",
+        context={"source": str(source)},
+        suggestions=["make the file anew, then run the same command again"],
+        code="source_broken",
+    )
