@@ -1,0 +1,73 @@
+"""Each case runs, checks what it did, and gives a figure for every verdict. No figure is judged here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import cli
+from benchmarks.case import Case, Peer, Scale, Verdict, expect, run_case
+from benchmarks.cases import CASES
+
+THROUGH_RAY = {"service-backfill", "service-acks"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.ray] if name in THROUGH_RAY else []) for name in CASES]
+)
+def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path):
+    report = run_case(CASES[name], tmp_path, scale=Scale.TINY)
+
+    assert report.failure is None
+    assert {peer: len(runs) for peer, runs in report.rounds.items()} == {peer.name: 1 for peer in CASES[name].peers}
+    assert [judged.label for judged in report.verdicts] == [verdict.label for verdict in CASES[name].verdicts]
+    assert list(tmp_path.iterdir()) == []
+
+
+def _case(first, second):
+    return Case(
+        "made-up",
+        "two peers",
+        (Peer("a", first), Peer("b", second)),
+        (Verdict("a / b", ("a", "rows_per_s"), ("b", "rows_per_s"), target=2.0),),
+    )
+
+
+def test_peers_run_in_turns_and_medians_are_compared(tmp_path):
+    order, rates = [], iter([30.0, 10.0, 90.0, 20.0, 40.0, 10.0])
+
+    def peer(name):
+        return lambda setting: order.append(name) or {"rows_per_s": next(rates)}
+
+    report = run_case(_case(peer("a"), peer("b")), tmp_path, scale=Scale.FULL, rounds=3)
+
+    assert order == ["a", "b"] * 3
+    assert report.verdicts[0].value == 4.0
+    assert report.verdicts[0].met is True
+    assert report.spread(("a", "rows_per_s")) == (30.0, 90.0)
+
+
+def test_a_wrong_outcome_is_a_failure_and_no_ratio(tmp_path, monkeypatch):
+    def wrong(setting):
+        expect(False, "6 rows of 7 are there")
+        return {"rows_per_s": 1e9}
+
+    case = _case(lambda setting: {"rows_per_s": 1.0}, wrong)
+    monkeypatch.setattr(cli, "CASES", {case.name: case})
+    said = CliRunner().invoke(cli.app, ["run", "--json", str(tmp_path / "figures.json")])
+
+    assert said.exit_code == 1
+    assert "6 rows of 7 are there" in said.output
+    assert "a / b" not in said.output
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["cases"][0]["verdicts"] == []
+    assert written["machine"]["cores"] >= 1
+
+
+def test_an_unknown_case_is_named(tmp_path):
+    said = CliRunner().invoke(cli.app, ["run", "no-such-case"])
+
+    assert said.exit_code == 2
+    assert "no-such-case" in said.output
