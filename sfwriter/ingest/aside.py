@@ -66,7 +66,7 @@ def with_unconverted(table: pa.Table, faults: Iterable[Fault]) -> pa.Table:
     A value of a column goes by its text under `_unconverted`; a key that is no column goes with its JSON
     value under `_unknown`.
     """
-    kept: dict[int, dict[str, dict[str, Any]]] = {}
+    kept: dict[int, dict[str, dict[Any, Any]]] = {}
     for fault in faults:
         parts = kept.setdefault(fault.row, {})
         if fault.expected:
@@ -79,7 +79,7 @@ def with_unconverted(table: pa.Table, faults: Iterable[Fault]) -> pa.Table:
     return table.set_column(table.column_names.index("metadata"), "metadata", pa.array(texts, pa.string()))
 
 
-def _merged(text: str | None, parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _merged(text: str | None, parts: dict[str, dict[Any, Any]]) -> dict[str, Any]:
     # The standard library's reader keeps integers of any size.
     metadata: dict[str, Any] = json.loads(text) if text else {}
     for name, entries in parts.items():

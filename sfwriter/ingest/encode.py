@@ -43,21 +43,21 @@ class Fault:
 
     Attributes:
         row: position among the rows given.
-        column: the key; empty where the whole row is no mapping.
+        column: the key; None where the whole row is no mapping.
         value: as given.
         reason: continues a sentence that begins with the column or its value.
         expected: what the column takes, empty where there is no such column.
     """
 
     row: int
-    column: str
+    column: str | None
     value: Any
     reason: str
     expected: str = ""
 
     def sentence(self) -> str:
         """Column, value, reason and what was expected."""
-        if not self.column:
+        if self.column is None:
             return f"row {self.reason}"
         if not self.expected:
             return f"{bounded_name(self.column)} {self.reason}"
@@ -75,7 +75,7 @@ class Fault:
 
     def identity(self) -> str:
         """What a digest sees of it."""
-        return f"{self.row}\0{self.column}\0{original_text(self.value)}"
+        return f"{self.row}\0{'' if self.column is None else '=' + self.column}\0{original_text(self.value)}"
 
 
 def bounded_name(name: str) -> str:
@@ -210,7 +210,7 @@ class _Mappings:
         for position, row in enumerate(chunk, start):
             found = as_mapping(row)
             if found is None:
-                self._faults.append(Fault(position, "", row, f"is {bounded(row)}, not a mapping"))
+                self._faults.append(Fault(position, None, row, f"is {bounded(row)}, not a mapping"))
             else:
                 self._given[position] = found
             rows.append(found or {})

@@ -229,7 +229,9 @@ def _relevant(found: list[Breach], encoded: Encoded) -> list[Breach]:
     if not encoded.faults:
         return found
     nulled = {(fault.row, fault.column) for fault in encoded.faults}
-    return [breach for breach in found if (breach.row, breach.column) not in nulled and (breach.row, "") not in nulled]
+    return [
+        breach for breach in found if (breach.row, breach.column) not in nulled and (breach.row, None) not in nulled
+    ]
 
 
 def _without_empty_extras(table: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ Never does: look into rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ ACCEPTED = (
 )
 
 _NOTHING = object()
+_NAMELESS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def opened(rows: Any, max_bytes: int | None = None) -> pa.Table | Iterator[Any]:
@@ -84,10 +86,17 @@ def _table(parts: Iterable[Any], max_bytes: int | None) -> pa.Table:
         while (table := _readable(lambda: next(rest, None))) is not None:  # noqa: B023  called at once
             nbytes += table.nbytes
             check_size(nbytes, max_bytes)
-            tables.append(table)
+            tables.append(_without_row_numbers(table))
     if len(tables) == 1:
         return tables[0]
     return _readable(lambda: pa.concat_tables(tables, promote_options="permissive"))
+
+
+def _without_row_numbers(table: pa.Table) -> pa.Table:
+    """Without what pandas makes of an index that has no name; one with a name is a column like others."""
+    if b"pandas" not in (table.schema.metadata or {}):
+        return table
+    return table.drop_columns([name for name in table.column_names if _NAMELESS_INDEX.fullmatch(name)])
 
 
 def _readable(read: Callable[[], Any]) -> Any:

@@ -31,7 +31,7 @@ def of_strict(
     encoded: Encoded, found: Sequence[Breach], columns: TableColumns
 ) -> WriterSchemaError | WriterValidationError:
     """What refuses a call in `strict`: values and keys that do not fit come first."""
-    faults = [fault for fault in encoded.faults if fault.column]
+    faults = [fault for fault in encoded.faults if fault.column is not None]
     if not faults:
         return _of_rows(encoded, encoded.faults, found)
     expected, actual = columns.expected(), encoded.actual()
@@ -51,7 +51,7 @@ def of_strict(
 
 def of_ignore(encoded: Encoded, found: Sequence[Breach]) -> WriterValidationError:
     """What refuses a call in `ignore`: rows without phase or step_name, and rows that are none."""
-    faults = [fault for fault in encoded.faults if fault.column in {"", *REQUIRED}]
+    faults = [fault for fault in encoded.faults if fault.column in {None, *REQUIRED}]
     return _of_rows(encoded, faults, found)
 
 

@@ -97,6 +97,8 @@ def _plain_numpy(value: Any) -> Any:
     if type(value).__name__ == "ndarray":
         return value.tolist()
     if type(value).__name__ == "datetime64":
+        if str(value) == "NaT":
+            return None
         # `item()` gives an integer where the unit is nanoseconds; Arrow keeps the unit.
         return _plain_arrow(pa.array([value])[0])
     found = value.item() if hasattr(value, "item") else value
