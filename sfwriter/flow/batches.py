@@ -24,11 +24,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sfwriter.flow.lane import Lane
     from sfwriter.flow.producers import Producer, Stand
-    from sfwriter.flow.vocabulary import Fault, Submitted
+    from sfwriter.flow.vocabulary import Fault, Part, Submitted
     from sfwriter.storage.engine import StagedBatch
 
 
@@ -61,32 +59,28 @@ class Batch:
         tickets: who waits for it: ticket to the stamp of that call. The first one's rows are staged.
         pieces: what it puts into each table; the last one answers.
         open_parts: pieces before the last one that have not landed.
-        in_doubt: a commit that held it ended with nobody knowing how.
         looked_again: its gap was checked against a fresh look at the table.
         patient: it may wait for others to share a file with.
+        wait_until: when it gives up waiting for memory; the latest of those who wait for it.
     """
 
     __slots__ = (
-        "given", "in_doubt", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state", "tickets",
+        "given", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state", "tickets",
+        "wait_until",
     )  # fmt: skip
 
     def __init__(self, given: Submitted, producer: Producer) -> None:
         """Begin a batch in PLACING."""
         self.given = given
         self.producer = producer
-        self.sequence: int | None = None if given.sequence is None else given.sequence
+        self.sequence = given.sequence
         self.tickets: dict[int, str] = {given.ticket: given.stamp}
         self.pieces: list[Piece] = []
         self.open_parts = 0
-        self.in_doubt = False
         self.looked_again = False
         self.patient = given.patient
+        self.wait_until = given.wait_until
         self.state = BatchState.PLACING
-
-    @property
-    def assigned(self) -> bool:
-        """Whether its number was chosen for its caller."""
-        return self.given.assigned or self.given.sequence is None
 
     @property
     def number(self) -> int:
@@ -95,29 +89,53 @@ class Batch:
             raise ValueError(f"batch of ticket {self.given.ticket} has no number yet")
         return self.sequence
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may be committed, or may still come to be, without anybody having said so."""
+        return self.given.resent or (bool(self.pieces) and self.pieces[-1].in_doubt)
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit that would answer it is under way."""
+        job = self.pieces[-1].job if self.pieces else None
+        return job is not None and job.state is JobState.COMMITTING
+
 
 class Piece:
     """What one batch puts into one table.
 
     Attributes:
-        ordinal: its place among its producer's pieces in this table; they land in this order.
+        number: under which it lands: the batch's, or 0 where the stand is a side stand.
+        answers: its table answers for the producer: when it lands, the batch is acknowledged.
+        ordinal: its place among the pieces of its stand; they land in this order.
+        in_doubt: a commit that held it ended with nobody knowing how.
         landed: it is committed.
-        dead: its batch was refused while a commit already held it: whatever comes of it is ignored.
+        dead: its batch was refused. A commit may hold it still; whatever comes of that is ignored.
     """
 
-    __slots__ = ("batch", "dead", "job", "landed", "lane", "nbytes", "ordinal", "rows", "stand")
+    __slots__ = (
+        "answers", "batch", "dead", "in_doubt", "job", "landed", "lane", "nbytes", "number", "ordinal", "rows", "stand",
+    )  # fmt: skip
 
-    def __init__(self, batch: Batch, lane: Lane, stand: Stand, rows: int, nbytes: int) -> None:
+    def __init__(self, batch: Batch, stand: Stand, part: Part, *, answers: bool) -> None:
         """Begin a piece that no job holds yet."""
         self.batch = batch
-        self.lane = lane
+        self.number = batch.number
+        self.answers = answers
+        self.lane = stand.lane
         self.stand = stand
-        self.rows = rows
-        self.nbytes = nbytes
+        self.rows = part.rows
+        self.nbytes = part.nbytes
         self.ordinal = -1
         self.job: Job | None = None
+        self.in_doubt = False
         self.landed = False
         self.dead = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still to be committed."""
+        return not (self.dead or self.landed)
 
 
 class Job:
@@ -157,10 +175,14 @@ class Job:
         for piece in pieces:
             piece.job = self
 
-    def keep(self, pieces: Iterable[Piece]) -> None:
-        """Let go of all but these pieces."""
-        self.pieces = list(pieces)
-        self.nbytes = sum(piece.nbytes for piece in self.pieces)
+    def tidy(self) -> bool:
+        """Let go of pieces that are no longer to be committed; whether there were any."""
+        left = [piece for piece in self.pieces if not (piece.dead or piece.landed)]
+        if len(left) == len(self.pieces):
+            return False
+        self.pieces = left
+        self.nbytes = sum(piece.nbytes for piece in left)
+        return True
 
     @property
     def has_rows(self) -> bool:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 from sfwriter.flow.batches import Job, JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sfwriter.flow.batches import Piece
     from sfwriter.flow.limits import FlowLimits
+    from sfwriter.flow.plan import Plan
+    from sfwriter.flow.producers import Stand
 
 NEVER = float("inf")
 
@@ -18,22 +22,23 @@ class Lane:
     """The accumulator and the jobs of one table.
 
     Attributes:
-        open: pieces that are collected for the next job.
+        open: pieces that are collected for the next job, dropped ones among them.
+        open_bytes, open_count: of those that were not dropped.
         open_until: when they are sealed whatever comes; NEVER where there are none.
         eager: one of them is not patient, so an idle table takes them at once.
         sealed: jobs that wait for a staging slot, in order.
         staging: how many are being staged.
         staged: jobs that wait for a commit.
-        committing: jobs of the commit that runs, and its group's id.
+        committing: the commit that runs, if one does.
         not_before: no commit begins earlier (after a failure).
         failures, conflicts: commits in a row that failed, or met a conflict.
-        wanted: producers whose watermarks are to be read; `reading`: those that are being read.
+        wanted: identities that are to be looked up, and whose stands; `reading`: those of the look that runs.
         read_failures: looks in a row that failed.
         read_not_before: no look begins earlier.
     """
 
     __slots__ = (
-        "committing", "conflicts", "eager", "failures", "group_id", "not_before", "open", "open_bytes", "open_until",
+        "committing", "conflicts", "eager", "failures", "not_before", "open", "open_bytes", "open_count", "open_until",
         "read_failures", "read_not_before", "reading", "seal_count", "sealed", "staged", "staging", "table", "wanted",
     )  # fmt: skip
 
@@ -42,40 +47,44 @@ class Lane:
         self.table = table
         self.open: list[Piece] = []
         self.open_bytes = 0
+        self.open_count = 0
         self.open_until = NEVER
         self.eager = False
         self.seal_count = 0
         self.sealed: deque[Job] = deque()
         self.staging = 0
         self.staged: list[Job] = []
-        self.committing: list[Job] = []
-        self.group_id: str | None = None
+        self.committing: Plan | None = None
         self.not_before = float("-inf")
         self.failures = 0
         self.conflicts = 0
-        self.wanted: dict[str, None] = {}
-        self.reading = False
+        self.wanted: dict[str, Stand] = {}
+        self.reading: dict[str, Stand] | None = None
         self.read_failures = 0
         self.read_not_before = float("-inf")
 
     @property
     def idle(self) -> bool:
         """Whether nothing of this table is on its way."""
-        return not (self.sealed or self.staging or self.staged or self.group_id is not None)
+        return not (self.sealed or self.staging or self.staged or self.committing is not None)
 
     def collect(self, piece: Piece, now: float, limits: FlowLimits) -> None:
         """Add a piece to the open ones."""
         patient = piece.batch.patient
         self.open.append(piece)
+        self.open_count += 1
         self.open_bytes += piece.nbytes
-        self.eager = self.eager or not patient
-        self.open_until = min(self.open_until, now + (limits.patient_linger_s if patient else limits.linger_s))
+        if not patient:
+            self.eager = True
+        until = now + (limits.patient_linger_s if patient else limits.linger_s)
+        if until < self.open_until:
+            self.open_until = until
 
     def drop(self, piece: Piece) -> None:
-        """Take an open piece out again."""
-        self.open.remove(piece)
+        """Forget an open piece that is dead or landed; it leaves the list when that is sealed."""
         self.open_bytes -= piece.nbytes
-        if not self.open:
+        self.open_count -= 1
+        if not self.open_count:
             self._begin_anew()
 
     def full(self, limits: FlowLimits) -> bool:
@@ -84,13 +93,13 @@ class Lane:
 
     def due(self, now: float) -> bool:
         """Whether the open pieces should wait no longer: they are old, or the table is idle."""
-        return bool(self.open) and (now >= self.open_until or (self.eager and self.idle))
+        return self.open_count > 0 and (now >= self.open_until or (self.eager and self.idle))
 
     def seal(self) -> Job:
         """Make a job of the open pieces. One without rows needs no staging and is staged at once."""
-        job = Job(self, (self.seal_count,), self.open)
+        pieces = self.open if self.open_count == len(self.open) else [piece for piece in self.open if piece.open]
+        job = Job(self, (self.seal_count,), pieces)
         self.seal_count += 1
-        self.open = []
         self._begin_anew()
         self.queue(job)
         return job
@@ -107,7 +116,22 @@ class Lane:
             place -= 1
         self.sealed.insert(place, job)
 
+    def next_ready(self, now: float) -> Job | None:
+        """Take the first sealed job that may be tried now."""
+        for index, job in enumerate(self.sealed):
+            if job.not_before <= now:
+                del self.sealed[index]
+                return job
+        return None
+
+    def remove_staged(self, jobs: Iterable[Job]) -> None:
+        """Take jobs out of those that wait for a commit."""
+        gone = set(map(id, jobs))
+        self.staged = [job for job in self.staged if id(job) not in gone]
+
     def _begin_anew(self) -> None:
+        self.open = []
         self.open_bytes = 0
+        self.open_count = 0
         self.open_until = NEVER
         self.eager = False

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sfwriter.storage.engine import Advance, CommitGroup, Mark
 
 if TYPE_CHECKING:
-    from sfwriter.flow.batches import Job
+    from sfwriter.flow.batches import Job, Piece
     from sfwriter.flow.lane import Lane
     from sfwriter.flow.limits import FlowLimits
     from sfwriter.flow.producers import Stand
 
 
-def plan_group(lane: Lane, limits: FlowLimits) -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A commit, and what the machine remembers of it.
+
+    Attributes:
+        group: for the engine.
+        jobs: whose files are in it, in order; one without rows has none.
+        stands: one for each of the group's advances, in the same order.
+    """
+
+    group: CommitGroup
+    jobs: list[Job]
+    stands: list[Stand]
+
+
+def choose_jobs(lane: Lane, limits: FlowLimits) -> list[Job]:
     """Choose the staged jobs of a lane that can share the next commit, in order.
 
-    A job is taken if each of its pieces is the next one of its producer in this table, counting those
-    taken before it, if each producer's stand is known, and if each batch that answers here has landed
-    everywhere else. Jobs that cannot go yet hold up only the producers in them.
+    A job is taken if each of its pieces is the next one of its stand, counting those taken before it,
+    if each stand is known, and if each batch that answers here has landed everywhere else. Jobs that
+    cannot go yet hold up only the producers in them.
     """
     lane.staged.sort(key=_order)
     taken: list[Job] = []
@@ -35,26 +51,24 @@ def plan_group(lane: Lane, limits: FlowLimits) -> list[Job]:
     return taken
 
 
-def make_group(group_id: str, jobs: list[Job], limits: FlowLimits) -> CommitGroup:
+def make_plan(group_id: str, jobs: list[Job], limits: FlowLimits) -> Plan:
     """Write down what committing these jobs means for each producer."""
-    last: dict[str, tuple[Stand, int, dict[int, Mark], bool]] = {}
+    runs: dict[Stand, list[Piece]] = {}
     for job in jobs:
         for piece in job.pieces:
-            batch = piece.batch
-            identity = batch.producer.identity
-            step = last.get(identity)
-            if step is None:
-                marks: dict[int, Mark] = {}
-                start = -1 if piece.stand.committed is None else piece.stand.committed
+            run = runs.get(piece.stand)
+            if run is None:
+                runs[piece.stand] = [piece]
             else:
-                _, start, marks, _ = step
-            marks[batch.number] = Mark(batch.given.digest, batch.given.stamp)
-            last[identity] = (piece.stand, max(start, batch.number), marks, batch.given.expires)
-    advances = tuple(
-        Advance(identity, stand.committed, upto, _newest(marks, limits.remembered_marks), expires)
-        for identity, (stand, upto, marks, expires) in last.items()
-    )
-    return CommitGroup(group_id, tuple(job.staged for job in jobs if job.staged is not None), advances)
+                run.append(piece)
+    advances = tuple(_advance(stand, run, limits.remembered_marks) for stand, run in runs.items())
+    staged = tuple(job.staged for job in jobs if job.staged is not None)
+    return Plan(CommitGroup(group_id, staged, advances), jobs, list(runs))
+
+
+def _advance(stand: Stand, run: list[Piece], keep: int) -> Advance:
+    marks = {piece.number: Mark(piece.batch.given.digest, piece.batch.given.stamp) for piece in run[-keep:]}
+    return Advance(stand.identity, stand.committed, run[-1].number, marks, run[-1].batch.given.expires or stand.single)
 
 
 def _order(job: Job) -> tuple[int, ...]:
@@ -62,18 +76,14 @@ def _order(job: Job) -> tuple[int, ...]:
 
 
 def _steps(job: Job, ahead: dict[Stand, int]) -> dict[Stand, int] | None:
+    """Where the job brings the stands of its pieces; None if it cannot go yet."""
     steps: dict[Stand, int] = {}
     for piece in job.pieces:
         stand = piece.stand
         due = steps.get(stand)
         if due is None:
             due = ahead.get(stand, stand.landed)
-        waits = piece is piece.batch.pieces[-1] and piece.batch.open_parts
-        if piece.ordinal != due or not stand.known or waits:
+        if piece.ordinal != due or not stand.known or (piece.answers and piece.batch.open_parts):
             return None
         steps[stand] = due + 1
     return steps
-
-
-def _newest(marks: dict[int, Mark], keep: int) -> dict[int, Mark]:
-    return marks if len(marks) <= keep else dict(list(marks.items())[-keep:])

@@ -8,40 +8,60 @@ order is kept, since most batches have nothing for them.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from enum import Enum, auto
+from itertools import islice
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from sfwriter.batch import KEY_PREFIX
 
+if TYPE_CHECKING:
     from sfwriter.flow.batches import Batch, Piece
-    from sfwriter.storage.engine import Mark, Watermark
+    from sfwriter.flow.lane import Lane
+    from sfwriter.flow.vocabulary import Submitted
+    from sfwriter.storage.engine import Advance, Mark, Watermark
 
 
 class Stand:
     """Where one producer stands in one table.
 
+    A number in a table beside the answering one may be used up by a batch that was refused after its
+    part had landed there. The part of the next batch under that number then has a stand of its own:
+    `single`, under an identity that names the batch, and with the number 0. Adding it under the
+    producer's own identity would not move the producer on, so that a late commit could add it twice.
+
     Attributes:
+        producer: whose.
+        lane: of the table.
+        identity: under which the table knows it.
+        single: it is of one batch's part.
         asked: a look at the table for it is wanted or under way.
         known: whether `committed` was read from the table and nothing has cast doubt on it since.
         committed: W, as far as is known.
         version: of the table when `committed` was read or written.
-        marks: number to (mark, version) of its newest committed batches, bounded.
+        marks: number to (mark, version) of its newest committed batches: what the last look gave, and
+            then as many as are to be remembered.
         pending: its pieces that have not landed, in order.
         begun: pieces that were given an ordinal.
         landed: pieces that have landed.
     """
 
-    __slots__ = ("asked", "begun", "committed", "known", "landed", "marks", "pending", "version")
+    __slots__ = (
+        "asked", "begun", "committed", "identity", "known", "landed", "lane", "marks", "pending", "producer", "single",
+        "version",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, producer: Producer, lane: Lane, identity: str, *, single: bool = False) -> None:
         """Begin without knowledge."""
+        self.producer = producer
+        self.lane = lane
+        self.identity = identity
+        self.single = single
         self.asked = False
         self.known = False
         self.committed: int | None = None
         self.version = -1
-        self.marks: OrderedDict[int, tuple[Mark, int]] = OrderedDict()
+        self.marks: dict[int, tuple[Mark, int]] = {}
         self.pending: deque[Piece] = deque()
         self.begun = 0
         self.landed = 0
@@ -53,36 +73,55 @@ class Stand:
         self.pending.append(piece)
 
     def leave(self, piece: Piece) -> None:
-        """Take back the last pending piece: its batch is refused."""
-        if not self.pending or self.pending[-1] is not piece:
-            raise ValueError("only a producer's last piece can be taken back")
-        self.pending.pop()
+        """Take a pending piece back: it will not land here."""
+        if self.pending and self.pending[-1] is piece:
+            self.pending.pop()
+        else:
+            behind = False
+            for other in self.pending:
+                other.ordinal -= behind
+                behind = behind or other is piece
+            self.pending.remove(piece)
         self.begun -= 1
 
     def land(self, piece: Piece) -> None:
-        """Strike off the first pending piece: it is committed."""
-        if not self.pending or self.pending[0] is not piece:
-            raise ValueError("a producer's pieces land in order")
-        self.pending.popleft()
+        """Strike off a pending piece: it is committed."""
+        if self.pending[0] is piece:
+            self.pending.popleft()
+        else:  # a try before this one brought it, but not those before it
+            for other in self.pending:
+                if other is piece:
+                    break
+                other.ordinal += 1
+            self.pending.remove(piece)
         self.landed += 1
         piece.landed = True
 
-    def remember(self, marks: Mapping[int, tuple[Mark, int]], keep: int) -> None:
-        """Add marks of committed batches; the oldest go where there are more than `keep`."""
-        self.marks.update(marks)
-        while len(self.marks) > keep:
-            self.marks.popitem(last=False)
+    def advance(self, step: Advance, version: int, keep: int) -> None:
+        """Take over what a commit of this machine has brought."""
+        self.committed = step.upto
+        self.version = version
+        for number, mark in step.marks.items():
+            self.marks[number] = (mark, version)
+        excess = len(self.marks) - keep
+        if excess > 0:
+            for number in list(islice(self.marks, excess)):
+                del self.marks[number]
 
-    def read(self, watermark: Watermark, keep: int) -> None:
+    def read(self, watermark: Watermark) -> None:
         """Take over a fresh look at the table, marks included: what a table has lost is forgotten here too."""
         self.asked = False
         self.known = True
         self.committed = watermark.sequence
         self.version = watermark.version
         newest = -1 if watermark.sequence is None else watermark.sequence
-        for number in [number for number in self.marks if number > newest]:
-            del self.marks[number]
-        self.remember(dict(sorted(watermark.marks.items())), keep)
+        marks = {number: mark for number, mark in self.marks.items() if number <= newest}
+        marks.update(watermark.marks)
+        self.marks = dict(sorted(marks.items()))
+
+    def has(self, number: int) -> bool:
+        """Whether a number is committed."""
+        return self.committed is not None and number <= self.committed
 
     def next_number(self) -> int:
         """W + 1."""
@@ -114,11 +153,11 @@ class Producer:
         self.committed = 0
         self.refused = 0
 
-    def stand(self, table: str) -> Stand:
-        """Where it stands in `table`, begun if need be."""
-        stand = self.stands.get(table)
+    def stand(self, lane: Lane) -> Stand:
+        """Where it stands in a table, begun if need be."""
+        stand = self.stands.get(lane.table)
         if stand is None:
-            stand = self.stands[table] = Stand()
+            stand = self.stands[lane.table] = Stand(self, lane, self.identity)
         return stand
 
     @property
@@ -138,24 +177,52 @@ class Verdict(Enum):
     OTHERS = auto()
 
 
-def judge(batch: Batch, mark: Mark | None) -> Verdict:
-    """Say whether the committed number that `batch` has is this very batch's.
+def judge(given: Submitted, mark: Mark | None, *, doubtful: bool) -> Verdict:
+    """Say whether a committed number that a batch has is this very batch's.
 
     Args:
-        batch: one whose number is at or below W.
+        given: a batch whose number is at or below W.
         mark: what is remembered of the batch that was committed under the number, None where nothing is.
+        doubtful: whether it may have landed without anybody having said so.
 
     A number that the caller chose stands for its content: the same content is the same batch. A number
     that was chosen for the caller stands for the call. Where nothing is remembered, such a number is
-    the call's own only if an earlier try of it may have landed.
+    the call's own only if a try of it may have landed.
     """
-    given = batch.given
     if mark is None:
-        ours = not batch.assigned or batch.in_doubt or given.resent
+        ours = doubtful or not (given.assigned or given.sequence is None)
     elif mark.stamp == given.stamp:
         ours = True
-    elif batch.assigned:
+    elif given.assigned or given.sequence is None:
         ours = False
     else:
         ours = not given.checked or mark.digest == given.digest
     return Verdict.OURS if ours else Verdict.OTHERS
+
+
+def is_there(piece: Piece) -> bool:
+    """Whether the part of a batch in a table beside the answering one landed in an earlier try of the same batch.
+
+    Here a key stands for nothing: a refused batch may have left its part under it, with other rows.
+    """
+    stand, given = piece.stand, piece.batch.given
+    if not stand.has(piece.number):
+        return False
+    if stand.single:
+        return True
+    mark = stand.marks.get(piece.number)
+    if mark is None:
+        return judge(given, None, doubtful=piece.in_doubt or given.resent) is Verdict.OURS
+    if mark[0].stamp == given.stamp:
+        return True
+    return not (given.assigned or given.sequence is None) and mark[0].digest == given.digest
+
+
+def single_identity(piece: Piece) -> str:
+    """The identity of a single stand: the same whenever the same batch is tried again.
+
+    It begins as those of idempotency keys do, which no producer's id may.
+    """
+    given = piece.batch.given
+    mark = given.stamp if given.assigned or given.sequence is None else given.digest
+    return f"{KEY_PREFIX}{given.producer_id}:{piece.batch.number}:{mark}"

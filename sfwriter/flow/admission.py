@@ -1,0 +1,210 @@
+"""How a batch comes in: its number is settled, then its memory is reserved, then its pieces are collected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sfwriter.flow.batches import Batch, BatchState, Piece
+from sfwriter.flow.producers import Verdict, is_there, judge
+from sfwriter.flow.vocabulary import Reason, Refused
+from sfwriter.storage.engine import Mark
+
+if TYPE_CHECKING:
+    from sfwriter.flow.core import Core
+    from sfwriter.flow.producers import Producer
+    from sfwriter.flow.vocabulary import Closed, Flushed, Submitted, Withdrawn
+
+
+class Admission:
+    """Takes batches in, and lets those go that are given up before they are committed."""
+
+    def __init__(self, core: Core) -> None:
+        """Work on a machine's state."""
+        self._core = core
+
+    def submitted(self, event: Submitted) -> None:
+        """Take a batch, or say why not."""
+        core = self._core
+        if event.ticket in core.tickets:
+            raise ValueError(f"ticket {event.ticket} is in use")
+        if core.closed or event.cost > core.budget.total:
+            reason = Reason.CLOSED if core.closed else Reason.TOO_LARGE
+            core.answer(event.ticket, Refused(Reason.OUTCOME_UNKNOWN if event.resent else reason, event.sequence))
+            return
+        producer = core.producer(event.producer_id)
+        batch = Batch(event, producer)
+        core.tickets[event.ticket] = batch
+        producer.accepted += 1
+        producer.placing.append(batch)
+        if len(producer.placing) == 1:
+            self.place(producer)
+
+    def place(self, producer: Producer) -> None:
+        """Settle the numbers of those batches whose tables' watermarks are known, in order."""
+        while producer.placing:
+            batch = producer.placing[0]
+            ready = True
+            for part in batch.given.parts:
+                stand = producer.stand(self._core.lane(part.table))
+                if not stand.known:
+                    ready = False
+                    self._core.want(stand)
+            if not ready or not self._number(batch):
+                return
+
+    def _number(self, batch: Batch) -> bool:
+        """Give the first placing batch its number, or its answer. False: its gap is being looked at again."""
+        core, producer = self._core, batch.producer
+        answering = producer.stands[batch.given.parts[-1].table]
+        expected = producer.expected(answering)
+        number = expected if batch.sequence is None else batch.sequence
+        if number > expected and not batch.looked_again and not producer.flight:
+            # Another process may have gone on with this producer since the table was read.
+            batch.looked_again = True
+            answering.known = False
+            core.want(answering)
+            return False
+        producer.placing.popleft()
+        batch.sequence = number
+        if number == expected:
+            producer.flight[number] = batch
+            batch.state = BatchState.WAITING
+            self._let_in_or_queue(batch)
+        elif number > expected:
+            reason = Reason.OUTCOME_UNKNOWN if batch.in_doubt else Reason.GAP
+            core.finish(batch, Refused(reason, number, expected))
+        elif number in producer.flight:
+            self._join(batch, producer.flight[number])
+        else:
+            core.finish(batch, core.verdict(batch, answering))
+        return True
+
+    def _join(self, batch: Batch, twin: Batch) -> None:
+        """Let a batch share the answer of the one in flight under its number, if it is the same."""
+        core, given = self._core, batch.given
+        mark = Mark(twin.given.digest, twin.given.stamp)
+        if judge(given, mark, doubtful=False) is Verdict.OTHERS:
+            answer = core.clash(batch, batch.producer.stands[given.parts[-1].table])
+            if batch.in_doubt:  # the other one has not landed, so an earlier try of this one may yet
+                answer = Refused(Reason.OUTCOME_UNKNOWN, answer.sequence, answer.expected)
+            core.finish(batch, answer)
+            return
+        batch.producer.accepted -= 1
+        twin.tickets.update(batch.tickets)
+        for ticket in batch.tickets:
+            core.tickets[ticket] = twin
+        if twin.wait_until is not None:
+            twin.wait_until = None if given.wait_until is None else max(twin.wait_until, given.wait_until)
+            if twin.wait_until is not None:
+                core.ring_at(twin.wait_until, twin)
+
+    # ------------------------------------------------------------ memory
+
+    def _let_in_or_queue(self, batch: Batch) -> None:
+        core = self._core
+        if not core.queue and core.budget.fits(batch.given.cost):
+            self._let_in(batch)
+            return
+        producer = batch.producer
+        producer.waiting.append(batch)
+        core.queue.setdefault(producer.identity, producer)
+        if batch.wait_until is not None:
+            core.ring_at(batch.wait_until, batch)
+
+    def let_in_waiting(self) -> None:
+        """Let in what fits, one batch of each producer in turn.
+
+        The first that does not fit holds up all: else a large batch would starve behind small ones.
+        """
+        core = self._core
+        while core.queue:
+            identity, producer = next(iter(core.queue.items()))
+            if not core.budget.fits(producer.waiting[0].given.cost):
+                self._make_room()
+                return
+            batch = producer.waiting.popleft()
+            if producer.waiting:
+                core.queue.move_to_end(identity)
+            else:
+                del core.queue[identity]
+            self._let_in(batch)
+
+    def _make_room(self) -> None:
+        """Seal the fullest open lane where batches wait for memory and nothing that holds it is moving."""
+        core = self._core
+        if any(not lane.idle for lane in core.lanes.values()):
+            return
+        fullest = max(core.lanes.values(), key=lambda lane: lane.open_bytes, default=None)
+        if fullest is not None and fullest.open_count:
+            core.seal(fullest)
+
+    def _let_in(self, batch: Batch) -> None:
+        """Reserve a batch's memory and collect its pieces."""
+        core, producer, parts = self._core, batch.producer, batch.given.parts
+        core.budget.reserve(batch.given.cost)
+        batch.state = BatchState.FLOWING
+        answering = producer.stands[parts[-1].table]
+        if answering.known and not answering.pending and batch.sequence != answering.next_number():
+            core.settle(batch, answering)  # a look at the table found it moved while the batch waited
+            return
+        for part in parts:
+            stand = producer.stands[part.table]
+            piece = Piece(batch, stand, part, answers=stand is answering)
+            if not piece.answers:
+                if is_there(piece):
+                    continue
+                batch.open_parts += 1
+            batch.pieces.append(piece)
+            self._collect(piece)
+
+    def _collect(self, piece: Piece) -> None:
+        core, lane, stand = self._core, piece.lane, piece.stand
+        stand.enter(piece)
+        if not stand.known:
+            core.want(stand)
+        elif not piece.answers and stand.has(piece.number):
+            core.make_single(piece)
+        until = lane.open_until
+        lane.collect(piece, core.now, core.limits)
+        if lane.open_bytes >= core.limits.max_job_bytes:
+            core.seal(lane)
+        elif lane.open_until < until:
+            core.ring_at(lane.open_until, lane)
+        core.dirty[lane.table] = lane
+
+    # ------------------------------------------------------------ who gives up, and who goes
+
+    def withdrawn(self, event: Withdrawn) -> None:
+        """Refuse what a caller gave up, if that is still possible."""
+        core = self._core
+        batch = core.tickets.get(event.ticket)
+        if batch is None:
+            return
+        if len(batch.tickets) > 1:
+            if event.ticket == batch.given.ticket:
+                return  # another call is answered by this one's rows, so they are written
+            del batch.tickets[event.ticket], core.tickets[event.ticket]
+            core.answer(event.ticket, Refused(Reason.WITHDRAWN, batch.sequence))
+        elif batch.state is BatchState.PLACING:
+            first = batch.producer.placing[0] is batch
+            batch.producer.placing.remove(batch)
+            reason = Reason.OUTCOME_UNKNOWN if batch.in_doubt else Reason.WITHDRAWN
+            core.finish(batch, Refused(reason, batch.sequence))
+            if first:
+                self.place(batch.producer)
+        elif not batch.committing:
+            core.refuse(batch, Reason.WITHDRAWN)
+
+    def flushed(self, _: Flushed | Closed) -> None:
+        """Seal what is open, and make nobody wait for company."""
+        core = self._core
+        for batch in core.tickets.values():
+            batch.patient = False
+        for lane in core.lanes.values():
+            if lane.open_count:
+                core.seal(lane)
+
+    def closed(self, event: Closed) -> None:
+        """Take nothing more."""
+        self._core.closed = True
+        self.flushed(event)
