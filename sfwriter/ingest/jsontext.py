@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import pyarrow as pa
 
 from sfwriter.ingest.values import Misfit, broken_text, plain
 
@@ -179,6 +180,9 @@ def stable_repr(value: Any) -> str:
     if isinstance(value, (set, frozenset)):
         return "{" + ", ".join(sorted(stable_repr(part) for part in value)) + "}"
     try:
+        if isinstance(value, pa.Scalar):
+            # Only those that Python cannot show come here: nanoseconds, times outside its years.
+            return str(value.cast(pa.string()).as_py())
         return _ADDRESS.sub("", repr(value))
     except Exception:  # noqa: BLE001  a foreign `__repr__` may raise anything
         return f"<{type(value).__name__}>"
@@ -186,7 +190,7 @@ def stable_repr(value: Any) -> str:
 
 def bounded(value: Any, limit: int = 80) -> str:
     """A value for an error message: its `repr`, cut, and its type."""
-    text = stable_repr(value.as_py() if hasattr(value, "as_py") else value)
+    text = stable_repr(value)
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
     shown = shown.encode("utf-8", "backslashreplace").decode()
     return f"{shown} ({type(value).__name__})"

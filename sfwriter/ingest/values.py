@@ -113,7 +113,10 @@ def _plain_arrow(value: Any) -> Any:
             return value
         moment = EPOCH + (value.value // 1000) * MICROSECOND
         return moment if value.type.tz else moment.replace(tzinfo=None)
-    return plain(value.as_py())
+    try:
+        return plain(value.as_py())
+    except (ValueError, OverflowError):
+        return value
 
 
 def broken_text(text: str) -> Misfit | None:
