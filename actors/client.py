@@ -23,6 +23,7 @@ from actors.options import (
     NAMESPACE,
     PARCEL_BATCHES,
     PARCEL_BYTES,
+    PARCEL_LINGER_S,
     PARCELS_IN_FLIGHT,
     actor_name,
 )
@@ -73,7 +74,7 @@ class RemoteChannel:
         self._service = service
         self.coordinator = coordinator
         self._identity = identity
-        self._linger_s = config.linger_ms / 1000
+        self._linger_s = min(PARCEL_LINGER_S, config.linger_ms / 1000)
         self._window_bytes = window_bytes
         self._on_full = on_full
         self._clock = SystemClock()

@@ -236,7 +236,8 @@ class Coordinator:
         }
 
     async def configuration(self) -> WriterConfig:
-        """What the service runs with."""
+        """What the service runs with. The first writer starts with this call, which every start makes."""
+        self._pool.warm_up()
         return self._config
 
     async def look(self) -> dict[str, Any]:

@@ -10,6 +10,10 @@ NAMESPACE = "sfwriter"
 INLINE_BYTES = 90_000
 """Payloads up to here travel inside the call (1.2 ms); above 100 KB through Ray's object store (3.8 ms)."""
 
+PARCEL_LINGER_S = 0.005
+"""How long a client with an unanswered parcel collects small batches for the next one: about what a call costs.
+Files are the coordinator's business, which lingers on its own."""
+
 PARCEL_BYTES = 6 << 20
 """Where a client has much to send, a parcel is closed at this size: 8.8 ms at 1.3 GB/s, measured best at 4 to 8 MiB."""
 

@@ -1,0 +1,280 @@
+"""The service as its users see it: real actors, real tables."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from actors import Service, connect
+from actors.options import NAMESPACE, actor_name
+from sfwriter import WriterConfig
+from sfwriter.exceptions import (
+    WriterConfigurationError,
+    WriterError,
+    WriterPerformanceError,
+    WriterSchemaError,
+    WriterValidationError,
+)
+from sfwriter.testing.rows import log_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+StartService = "Callable[..., Service]"
+
+
+def rows(count: int = 7, **more: Any) -> list[dict[str, Any]]:
+    return [{"phase": "bronze", "step_name": f"step-{i}", "run_id": "r", "rows_processed": i, **more} for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def service(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    config = WriterConfig(warehouse=tmp_path_factory.mktemp("shared"), memory_fraction=0.02, parallel_write_threads=2)
+    with Service.start(config, name="shared") as running:
+        yield running
+
+
+def test_a_client_writes_as_the_writer_does_and_gets_the_same_result_keys(service: Service) -> None:
+    with connect(service.name) as client:
+        before = client.get_table_info()["row_count"]
+        result = client.write_log_rows(rows())
+        assert result["success"]
+        assert result["rows_written"] == 7
+        assert result["batch_id"] == f"{client.producer_id}:0"
+        assert result["already_written"] is False
+        assert set(result) == {
+            "success", "rows_written", "run_id", "batch_id", "table_fqn", "version", "duration_secs",
+            "quarantined_rows", "quality_results", "anomalies", "already_written",
+        }  # fmt: skip
+        assert client.get_table_info()["row_count"] == before + 7
+        assert client.committed_sequence == 0
+        assert client.get_metrics()["total_writes"] == 1
+        assert client.get_memory_usage()["budget_mb"] > 0
+
+
+def test_futures_give_results_in_any_number_and_flush_waits_for_them(service: Service) -> None:
+    with connect(service.name) as client:
+        before = client.get_table_info()["row_count"]
+        futures = [client.submit_log_rows(rows(3)) for _ in range(300)]
+        assert all(isinstance(future, Future) for future in futures)
+        assert client.flush(60)
+        assert sorted(int(f.result()["batch_id"].rsplit(":", 1)[1]) for f in futures) == list(range(300))
+        assert client.get_table_info()["row_count"] == before + 900
+
+
+def test_a_refused_row_comes_through_the_future_with_its_own_exception(service: Service) -> None:
+    with connect(service.name) as client:
+        future = client.submit_log_rows([{"phase": "nowhere", "step_name": "x"}])
+        with pytest.raises(WriterValidationError) as caught:
+            future.result(30)
+        assert caught.value.validation_errors[0]["row"] == 0
+        with pytest.raises(WriterSchemaError):
+            client.write_log_rows([{"phase": "bronze", "step_name": "x", "rows_processed": "many"}])
+
+
+def test_numbers_and_keys_mean_the_same_as_in_process(service: Service) -> None:
+    with connect(service.name, producer_id="numbers") as client:
+        assert client.write_log_rows(rows(), sequence=0)["rows_written"] == 7
+        again = client.write_log_rows(rows(), sequence=0)
+        assert (again["rows_written"], again["already_written"]) == (0, True)
+        with pytest.raises(WriterValidationError, match="gap.*is 1"):
+            client.write_log_rows(rows(), sequence=5)
+        with pytest.raises(WriterValidationError, match="other content"):
+            client.write_log_rows(rows(2), sequence=0)
+        assert client.write_log_rows(rows(2))["batch_id"] == "numbers:1"
+        assert client.write_log_rows(rows(), idempotency_key="once")["rows_written"] == 7
+        assert client.write_log_rows(rows(), idempotency_key="once")["already_written"]
+        assert client.submit_log_rows(rows(), idempotency_key="once").result(30)["already_written"]
+    with connect(service.name, producer_id="numbers") as successor:
+        assert successor.committed_sequence == 1
+        assert successor.write_log_rows(rows(2))["batch_id"] == "numbers:2"
+
+
+def test_write_batches_goes_through_the_service_and_can_be_repeated(service: Service) -> None:
+    with connect(service.name, producer_id="bulk") as client:
+        first = client.write_batches((pa.Table.from_pylist(rows(100)) for _ in range(20)), sequence=0)
+        assert (first["batches"], first["rows_written"]) == (20, 2000)
+        second = client.write_batches(([*rows(100)] for _ in range(20)), sequence=0)
+        assert (second["batches"], second["already_written"], second["rows_written"]) == (0, 20, 0)
+
+
+def test_the_coordinator_takes_dicts_and_arrow_without_a_client(service: Service) -> None:
+    with connect(service.name) as client:
+        coordinator = client.coordinator
+        assert ray.get(coordinator.submit.remote(rows()))["rows_written"] == 7
+        assert ray.get(coordinator.submit.remote(pa.Table.from_pylist(rows(9))))["rows_written"] == 9
+        keyed = [ray.get(coordinator.submit.remote(rows(), idempotency_key="direct")) for _ in range(2)]
+        assert [result["already_written"] for result in keyed] == [False, True]
+        with pytest.raises(WriterValidationError):
+            ray.get(coordinator.submit.remote([{"phase": "bronze"}]))
+
+
+def test_tasks_actors_and_asyncio_can_all_use_the_service(service: Service) -> None:
+    name = service.name
+
+    @ray.remote(num_cpus=0)
+    def task() -> int:
+        with connect(name) as client:
+            return int(client.write_log_rows(rows())["rows_written"])
+
+    async def awaited() -> int:
+        with connect(name) as client:
+            return int((await asyncio.wrap_future(client.submit_log_rows(rows())))["rows_written"])
+
+    assert ray.get(task.remote(), timeout=90) == 7
+    assert asyncio.run(awaited()) == 7
+
+
+def test_many_threads_share_one_client_and_many_clients_one_service(service: Service) -> None:
+    before = connect(service.name).get_table_info()["row_count"]
+    clients = [connect(service.name) for _ in range(3)]
+    with ThreadPoolExecutor(12) as threads:
+        results = list(threads.map(lambda i: clients[i % 3].write_log_rows(rows(5)), range(120)))
+    assert sum(result["rows_written"] for result in results) == 600
+    assert clients[0].get_table_info()["row_count"] == before + 600
+    for client in clients:
+        client.close()
+    assert service.reconcile()["consistent"]
+
+
+def test_health_metrics_and_reconcile_say_what_the_contract_lists(service: Service) -> None:
+    with connect(service.name) as client:
+        client.write_log_rows(rows())
+        health = service.health()
+        assert health["status"] == "ok", health["reasons"]
+        for actor in (health["coordinator"], health["metrics"], *health["writers"]):
+            assert {"pid", "node_id", "state", "restarts", "last_seen"} <= set(actor)
+            assert actor["pid"] > 0
+        assert {"pid", "node_id", "state", "restarts", "last_seen"} <= set(health["maintenance"])
+        metrics = service.metrics()
+        assert metrics["rows_total"] >= 7
+        for name in ("bytes", "batches", "commits"):
+            assert metrics[f"{name}_total"] > 0
+            assert metrics[f"{name}_per_sec"] >= 0
+        for stage in ("wait", "stage", "commit", "total"):
+            assert 0 <= metrics["latency_secs"][stage]["p50"] <= metrics["latency_secs"][stage]["p99"]
+        assert metrics["in_flight_bytes"] <= metrics["budget_bytes"]
+        assert {"coordinator", "metrics"} < set(metrics["actor_memory_bytes"])
+        ledger = service.reconcile()
+        assert ledger["consistent"]
+        entry = ledger["producers"][client.producer_id]
+        assert (entry["accepted"], entry["committed"], entry["in_flight"], entry["refused"]) == (1, 1, 0, 0)
+        assert entry["table"] == 0
+
+
+def test_start_attaches_and_another_configuration_is_told_apart(service: Service) -> None:
+    running = ray.get(service.coordinator.configuration.remote())
+    assert Service.start(running, name=service.name).name == service.name
+    with pytest.raises(WriterConfigurationError, match="compression") as caught:
+        Service.start(running.replace(compression="zstd"), name=service.name)
+    assert len(caught.value.problems) == 1
+
+
+def test_an_unknown_service_says_how_to_start_it(service: Service) -> None:
+    with pytest.raises(WriterError, match="no service 'nobody'") as caught:
+        connect("nobody")
+    assert "Service.start" in str(caught.value)
+    with pytest.raises(WriterConfigurationError):
+        connect("not a name!")
+    with pytest.raises(WriterConfigurationError):
+        connect(service.name, on_full="explode")
+
+
+def test_a_batch_larger_than_the_budget_says_how_to_split_it(start: Callable[..., Service]) -> None:
+    service = start(memory_fraction=0.0005)
+    with connect(service.name) as client, pytest.raises(WriterPerformanceError, match="budget") as caught:
+        client.write_log_rows(pa.concat_tables([pa.Table.from_pylist(log_rows(2000, seed=1))] * 60))
+    assert "write_batches" in str(caught.value)
+    assert service.metrics()["in_flight_bytes"] == 0
+
+
+def test_a_full_window_raises_at_once_where_the_client_asked_for_it(start: Callable[..., Service]) -> None:
+    service = start(memory_fraction=0.001)
+    with connect(service.name, on_full="raise") as client:
+        batch = pa.Table.from_pylist(log_rows(2000, seed=1))
+        futures, refused = [], 0
+        for _ in range(200):
+            try:
+                futures.append(client.submit_log_rows(batch))
+            except WriterPerformanceError:
+                refused += 1
+        assert refused
+        assert sum(future.result(60)["rows_written"] for future in futures) == 2000 * len(futures)
+        assert client.get_table_info()["row_count"] == 2000 * len(futures)
+
+
+def test_lenient_rows_go_to_quarantine_through_the_service(start: Callable[..., Service]) -> None:
+    service = start(schema_validation_mode="lenient")
+    with connect(service.name) as client:
+        result = client.write_log_rows([*rows(3), {"phase": "nowhere", "step_name": "x"}])
+        assert (result["rows_written"], result["quarantined_rows"]) == (3, 1)
+        assert client.quarantined()[0]["row"]["phase"] == "nowhere"
+        many = [client.submit_log_rows([*rows(2), {"phase": "nowhere", "step_name": str(i)}]) for i in range(50)]
+        assert sum(future.result(60)["quarantined_rows"] for future in many) == 50
+        assert len(client.quarantined(1000)) == 51
+        assert client.get_table_info()["row_count"] == 103
+    assert service.reconcile()["quarantined_rows"] == 51
+
+
+def test_new_columns_arrive_through_the_service(start: Callable[..., Service]) -> None:
+    service = start()
+    with connect(service.name) as client, connect(service.name) as other:
+        client.write_log_rows(rows(2))
+        client.write_log_rows(rows(2, team="blue"))
+        assert "team" in client.get_table_info()["columns"]
+        other.write_log_rows(rows(2, team="red"))
+        with pytest.raises(WriterSchemaError):
+            other.write_log_rows(rows(2, team=5))
+        assert client.get_table_info()["row_count"] == 6
+
+
+def test_after_drain_nothing_is_taken_and_after_stop_every_future_is_answered(start: Callable[..., Service]) -> None:
+    service = start()
+    client = connect(service.name)
+    futures = [client.submit_log_rows(rows()) for _ in range(100)]
+    assert client.flush(60)
+    assert service.drain(30) == {"drained": True, "in_flight_batches": 0}
+    with pytest.raises(WriterError, match="closed|draining"):
+        client.write_log_rows(rows())
+    assert service.stop()["stopped"]
+    assert service.stop()["stopped"] is False
+    assert sum(future.result(30)["rows_written"] for future in futures) == 700
+    with pytest.raises(WriterError):
+        client.write_log_rows(rows())
+    with pytest.raises(WriterError):
+        connect(service.name)
+    for role in ("coordinator", "metrics"):
+        with pytest.raises(ValueError, match="Failed to look up actor"):
+            ray.get_actor(actor_name(service.name, role), namespace=NAMESPACE)
+
+
+def test_the_service_outlives_the_process_that_started_it(ray_address: str, tmp_path: Any) -> None:
+    code = f"""
+from actors import Service, connect
+from sfwriter import WriterConfig
+Service.start(WriterConfig(warehouse={str(tmp_path)!r}, memory_fraction=0.02), name="outliving")
+connect("outliving").write_log_rows([{{"phase": "gold", "step_name": "s"}}])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)  # noqa: S603  our own code
+    service = Service.attach("outliving")
+    try:
+        with connect("outliving") as client:
+            assert client.get_table_info()["row_count"] == 1
+            client.write_log_rows(rows())
+            assert client.get_table_info()["row_count"] == 8
+    finally:
+        service.stop()
+
+
+def test_maintain_says_that_it_is_not_there_yet(service: Service) -> None:
+    with pytest.raises(WriterError, match="not available"):
+        service.maintain({"optimize": True})
