@@ -1,0 +1,1 @@
+"""`make demo`: real pipelines through the service, a writer killed, a backfill interrupted, and a proof."""
