@@ -21,7 +21,7 @@ from sfwriter.schema import QUARANTINE_SCHEMA, QUARANTINE_STAMPS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sfwriter.ingest.encode import Encoded, Fault
+    from sfwriter.ingest.encoded import Encoded, Fault
     from sfwriter.quality.builtin import Breach
 
 UNCONVERTED = "_unconverted"

@@ -11,23 +11,23 @@ Never does: leave a row out; fill in a default; raise for a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.exceptions import WriterPerformanceError, WriterSchemaError
+from sfwriter.exceptions import WriterSchemaError
 from sfwriter.ingest.arrow_columns import convert_column, kind_of_type, python_value, python_values, simplified
 from sfwriter.ingest.columns import build_column
+from sfwriter.ingest.encoded import Encoded, Fault, GrowingColumns, check_size
 from sfwriter.ingest.jsontext import bounded, original_text
 from sfwriter.ingest.kinds import LOG_KINDS, OPEN_TEXT, Kind, kind_of_values
 from sfwriter.ingest.names import CallNames, Fate, TableColumns
 from sfwriter.ingest.values import Misfit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK_ROWS = 1_000
 """Rows that are turned column by column at a time.
@@ -35,107 +35,6 @@ CHUNK_ROWS = 1_000
 Each column fetches every dict of the chunk once, so the chunk has to stay in the processor's cache: 1,000
 to 2,000 rows gave 350 to 420 thousand rows a second, 100,000 at once 220 thousand.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A value that the table could not take, or a row that is none.
-
-    Attributes:
-        row: position among the rows given.
-        column: the key; None where the whole row is no mapping.
-        value: as given.
-        reason: continues a sentence that begins with the column or its value.
-        expected: what the column takes, empty where there is no such column.
-    """
-
-    row: int
-    column: str | None
-    value: Any
-    reason: str
-    expected: str = ""
-
-    def sentence(self) -> str:
-        """Column, value, reason and what was expected."""
-        if self.column is None:
-            return f"row {self.reason}"
-        if not self.expected:
-            return f"{bounded_name(self.column)} {self.reason}"
-        return f"{self.column} = {bounded(self.value)} {self.reason}; expected {self.expected}"
-
-    def entry(self) -> dict[str, Any]:
-        """What errors list."""
-        return {
-            "row": self.row,
-            "column": self.column,
-            "value": bounded(self.value),
-            "expected": self.expected or "no such column",
-            "reason": self.sentence(),
-        }
-
-    def identity(self) -> str:
-        """What a digest sees of it."""
-        return f"{self.row}\0{'' if self.column is None else '=' + self.column}\0{original_text(self.value)}"
-
-
-def bounded_name(name: str) -> str:
-    """A key for a message, whatever its length."""
-    shown = name if len(name) <= 130 else name[:129] + "…"
-    return repr(shown.encode("utf-8", "backslashreplace").decode())
-
-
-@dataclass(slots=True)
-class Encoded:
-    """All rows of a call.
-
-    Attributes:
-        rows: as the module says.
-        faults: ordered by row.
-        original: position to the row as it was given.
-        actual: column to the types that were given, for errors.
-        stamped: rows brought a value for a column that writing fills; it is not in `rows`.
-    """
-
-    rows: pa.Table
-    faults: list[Fault]
-    original: Callable[[int], Any]
-    actual: Callable[[], dict[str, str]]
-    stamped: bool
-
-
-@dataclass
-class _Columns:
-    """The columns while they grow: pieces of arrays, each with the row that it begins at."""
-
-    pieces: dict[str, list[tuple[int, pa.Array | pa.ChunkedArray]]] = field(default_factory=dict)
-    kinds: dict[str, Kind] = field(default_factory=dict)
-    nbytes: int = 0
-
-    def add(self, name: str, kind: Kind, start: int, piece: pa.Array | pa.ChunkedArray) -> None:
-        self.kinds[name] = kind
-        self.pieces.setdefault(name, []).append((start, piece))
-        self.nbytes += piece.nbytes
-
-    def table(self, count: int, extras: Iterable[str]) -> pa.Table:
-        """One chunk a column (more only beyond 2 GiB of text); extras without a value are left out."""
-        columns = {name: self._column(name, kind, count) for name, kind in LOG_KINDS.items()}
-        for name in extras:
-            column = self._column(name, self.kinds[name], count)
-            if column.null_count < count:
-                columns[name] = column
-        return pa.table(columns).combine_chunks()
-
-    def _column(self, name: str, kind: Kind, count: int) -> pa.ChunkedArray:
-        chunks: list[pa.Array] = []
-        reached = 0
-        for start, piece in self.pieces.get(name, ()):
-            if start > reached:
-                chunks.append(pa.nulls(start - reached, kind.type))
-            chunks.extend(piece.chunks if isinstance(piece, pa.ChunkedArray) else [piece])
-            reached = start + len(piece)
-        if reached < count:
-            chunks.append(pa.nulls(count - reached, kind.type))
-        return pa.chunked_array(chunks, kind.type)
 
 
 def encode_mappings(
@@ -155,25 +54,11 @@ def encode_mappings(
     return work.finish()
 
 
-def check_size(nbytes: int, max_bytes: int | None) -> None:
-    """Refuse rows that are larger than the budget.
-
-    Raises:
-        WriterPerformanceError: they are.
-    """
-    if max_bytes is not None and nbytes > max_bytes:
-        raise WriterPerformanceError(
-            f"The rows of this call take more than {max_bytes:,} bytes, which is all that the memory budget allows.",
-            context={"max_bytes": max_bytes},
-            suggestions=["Split the rows, and give the parts to `write_batches`.", "Raise `memory_fraction`."],
-        )
-
-
 class _Mappings:
     """Mappings, chunk by chunk. Values of new columns wait for the last chunk: together they decide the type."""
 
     def __init__(self, names: CallNames, exact: bool) -> None:
-        self.columns = _Columns()
+        self.columns = GrowingColumns()
         self._names = names
         self._exact = exact
         self._given: list[Any] = []
@@ -283,7 +168,7 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
     """
     _check_twins(given, columns)
     names = CallNames(columns)
-    made = _Columns()
+    made = GrowingColumns()
     extras: dict[str, None] = {}
     faults: list[Fault] = []
     stamped = False

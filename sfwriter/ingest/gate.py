@@ -28,7 +28,7 @@ from sfwriter.exceptions import WriterValidationError
 from sfwriter.ingest import refusals
 from sfwriter.ingest.aside import quarantine, with_unconverted
 from sfwriter.ingest.digest import digest_of
-from sfwriter.ingest.encode import Encoded, encode_mappings, encode_table
+from sfwriter.ingest.encode import encode_mappings, encode_table
 from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.jsontext import bounded
 from sfwriter.ingest.kinds import LOG_KINDS
@@ -38,6 +38,8 @@ from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, breaches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sfwriter.ingest.encoded import Encoded
 
 Mode = Literal["strict", "lenient", "ignore"]
 

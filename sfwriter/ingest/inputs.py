@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sfwriter.exceptions import WriterValidationError
-from sfwriter.ingest.encode import check_size
+from sfwriter.ingest.encoded import check_size
 from sfwriter.ingest.jsontext import bounded
 
 if TYPE_CHECKING:

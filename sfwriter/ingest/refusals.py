@@ -17,7 +17,7 @@ from sfwriter.quality.builtin import REQUIRED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sfwriter.ingest.encode import Encoded, Fault
+    from sfwriter.ingest.encoded import Encoded, Fault
     from sfwriter.ingest.names import TableColumns
     from sfwriter.quality.builtin import Breach
 

@@ -42,7 +42,7 @@ _REFERENCE_KEYS = tuple(name for name in LOG_SCHEMA.names[:20])
 def log_table(n: int, seed: int = 0, *, first: int = 0) -> pa.Table:
     """Rows `first` to `first + n` of the endless log of a seed, with every column that a row may fill.
 
-    About 2 million rows a second. Random numbers begin anew at `first`, so rows depend on where a call
+    Random numbers begin anew at `first`, so rows depend on where a call
     begins; ids and times do not.
     """
     one = pa.repeat(pa.scalar(1, pa.int64()), n)
@@ -118,10 +118,13 @@ def _whole(numbers: Any) -> Any:
 
 
 def _named(prefix: str, numbers: Any) -> Any:
-    """Texts of numbers that grow or repeat: each distinct one is made once."""
-    coded = numbers.dictionary_encode()
-    texts = pc.binary_join_element_wise(prefix, coded.dictionary.cast(pa.string()), "")
-    return texts.take(coded.indices)
+    """Texts of numbers that lie close together: each number of the range is written once."""
+    if len(numbers) == 0:
+        return pa.array([], pa.string())
+    limits = pc.min_max(numbers)
+    low, high = limits["min"].as_py(), limits["max"].as_py()
+    texts = pa.array([f"{prefix}{number}" for number in range(low, high + 1)])
+    return texts.take(pc.subtract(numbers, low))
 
 
 def _picked(step: Any, part: int) -> Any:
