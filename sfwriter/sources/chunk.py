@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -55,7 +55,7 @@ class SourceChunk:
     start: Position
     end: Position
     rows: pa.Table | list[Any]
-    lines: list[int] | None = None
+    lines: Sequence[int] | None = None
     faults: Mapping[int, str] = field(default_factory=dict)
     progress: float = 1.0
 

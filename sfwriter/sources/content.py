@@ -8,6 +8,7 @@ Never does: know what was written.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +22,7 @@ from sfwriter.sources.records import Survey, cut, survey
 from sfwriter.sources.streams import open_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sfwriter.sources.cuts import Segment
     from sfwriter.sources.discover import Source
@@ -122,13 +123,21 @@ class _Text:
             self._header()
         with open_stream(self._source, start.offset) as stream:
             for raw in cut(self._source, stream, segment, start, limits):
-                yield (
-                    self._chunk(raw, segment.end) if raw.start.sequence >= skip else SourceChunk(raw.start, raw.end, [])
-                )
+                if raw.records and raw.start.sequence >= skip:
+                    yield self._chunk(raw, segment.end)
+                else:
+                    yield SourceChunk(raw.start, raw.end, [])
 
     def _chunk(self, raw: RawChunk, end: int) -> SourceChunk:
         if self._source.format == "csv":
             rows, faults = rows_of_records(raw.records, self._names, self._types)
         else:
             rows, faults = rows_of_lines(raw.records, self._types)
-        return SourceChunk(raw.start, raw.end, rows, raw.lines, faults, raw.end.offset / end)
+        return SourceChunk(raw.start, raw.end, rows, _compact(raw.lines), faults, raw.end.offset / end)
+
+
+def _compact(lines: list[int]) -> Sequence[int]:
+    """The same numbers in little memory: a chunk keeps them until it is committed."""
+    if lines[-1] - lines[0] == len(lines) - 1:
+        return range(lines[0], lines[-1] + 1)
+    return array("q", lines)

@@ -1,11 +1,11 @@
-"""Keeps the record of a source beside the rows that were written from it.
+"""Keeps the record of a source in the warehouse of the table that its rows are written to.
 
-Receives: the location of a table, and records.
+Receives: the name and location of a table, and records.
 Produces: the record of a source, as it was last kept.
 Guarantees: a kept record is whole and durable (local disk: written under another name, fsynced, renamed,
-    its folder fsynced) when `keep` returns. It lies in the table's own folder, under `_sfwriter/backfill`,
-    which Delta's readers and VACUUM leave alone: it lives, moves and is deleted with the table.
-Never does: decide what a record means.
+    its folder fsynced) when `keep` returns. It lies in the warehouse, at
+    `_sfwriter/backfill/<schema.table>/<source's key>.json`.
+Never does: decide what a record means; touch a table's folder.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ class Journal(Protocol):
         """Where the record is."""
 
 
-def journal_of(location: str, storage_options: Mapping[str, str]) -> Journal:
-    """The journal of the table at this location. Touches nothing."""
+def journal_of(table: str, location: str, storage_options: Mapping[str, str]) -> Journal:
+    """The journal of a table, by its name and its location `<warehouse>/<schema>/<table>`. Touches nothing."""
     root = local_root(location)
-    return _LocalJournal(root / FOLDER) if root is not None else _ObjectJournal(location, storage_options)
+    if root is not None:
+        return _LocalJournal(root.parent.parent / FOLDER / table)
+    return _ObjectJournal(location.rstrip("/").rsplit("/", 2)[0], f"{FOLDER}/{table}", storage_options)
 
 
 class _LocalJournal:
@@ -118,13 +120,17 @@ class _LocalJournal:
 class _ObjectJournal:
     """In an object store: a put is whole or not there. Nobody is kept out; the table's numbers settle who was first."""
 
-    def __init__(self, location: str, storage_options: Mapping[str, str]) -> None:
-        self._location = location.rstrip("/")
+    def __init__(self, warehouse: str, folder: str, storage_options: Mapping[str, str]) -> None:
+        self._warehouse = warehouse
+        self._folder = folder
         self._options = dict(storage_options)
         self._connected: Any = None
 
     def where(self, source: Source) -> str:
-        return f"{self._location}/{FOLDER}/{source.key}.json"
+        return f"{self._warehouse}/{self._path(source)}"
+
+    def _path(self, source: Source) -> str:
+        return f"{self._folder}/{source.key}.json"
 
     @property
     def _files(self) -> Any:
@@ -132,12 +138,12 @@ class _ObjectJournal:
             # The handler itself: pyarrow's stream around it hands over buffers that it does not take (1.6.3).
             from deltalake.fs import DeltaStorageHandler
 
-            self._connected = DeltaStorageHandler(self._location, self._options)._handler  # noqa: SLF001
+            self._connected = DeltaStorageHandler(self._warehouse, self._options)._handler  # noqa: SLF001
         return self._connected
 
     def load(self, source: Source) -> Record | None:
         try:
-            stream = self._files.open_input_file(f"{FOLDER}/{source.key}.json")
+            stream = self._files.open_input_file(self._path(source))
             data = stream.read(stream.size())
         except FileNotFoundError:
             return None
@@ -147,7 +153,7 @@ class _ObjectJournal:
 
     def keep(self, source: Source, record: Record) -> None:
         try:
-            stream = self._files.open_output_stream(f"{FOLDER}/{source.key}.json", None)
+            stream = self._files.open_output_stream(self._path(source), None)
             stream.write(_text(record))
             stream.close()
         except OSError as error:
@@ -177,6 +183,6 @@ def _unusable(where: str, what: str) -> WriterTableError:
     return WriterTableError(
         f"{where}, the record of what was read from a source, {what}",
         context={"path": where},
-        suggestions=["see that the table's folder can be read and written, and bring the file back if it was changed"],
+        suggestions=["see that the warehouse can be read and written, and bring the file back if it was changed"],
         code="journal_unusable",
     )

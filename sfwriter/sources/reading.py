@@ -137,14 +137,16 @@ class SourceReading:
                 generation += 1
                 upto = self._watermark(self.source.producer_id(generation))
             return self._anew(self._content.look(0), generation, upto)
-        if record.segments[0].start.sequence > (-1 if upto is None else upto) + 1:
+        if upto is not None and record.segments[0].start.sequence > upto + 1:
             raise self._lost(record, upto)
         last = record.segments[-1]
         found = self._content.look(last.end)
-        if self._fits(found, last):
+        begun = upto is not None or record.segments[0].start.sequence == 0
+        if begun and self._fits(found, last):
             return Opened(record, upto, found)
         if upto is None:
-            # Nothing of it is in the table. An earlier run may have sent something all the same.
+            # Nothing of it is in the table: it was not committed, or the table is a new one. Something that an
+            # earlier run sent may still be on its way.
             return self._anew(found, record.generation, upto, replanned=0)
         if not self._as_new:
             raise self._changed(f"has {upto + 1} parts of it as it was")

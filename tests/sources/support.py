@@ -13,13 +13,18 @@ import zstandard
 from sfwriter.sources import Limits, SourceReading, source_of
 from sfwriter.sources.journal import journal_of
 
+LIMITS = Limits(3, 1 << 20)
+
 
 @dataclass
 class FakeTable:
     """Numbers and rows of each producer; takes a number only when it is the next one."""
 
-    location: str
+    location: str  # of its warehouse
     rows: dict[str, list[list[Any]]] = field(default_factory=dict)
+
+    def journal(self):
+        return journal_of("fake.table", self.location + "/fake/table", {})
 
     def watermark(self, producer_id):
         taken = self.rows.get(producer_id)
@@ -51,11 +56,11 @@ class Run:
     faults: dict[int, str]
 
 
-def run(table, path, *, limits=Limits(3, 1 << 20), stop_after=None, lose_last=False, as_new=False):
+def run(table, path, *, limits=LIMITS, stop_after=None, lose_last=False, as_new=False):
     """Read what is new and give it to the table; `stop_after` chunks it dies, the last one perhaps not taken."""
     written, sizes, faults = 0, [], {}
     source = source_of(path)
-    reading = SourceReading(source, journal_of(table.location, {}), table.watermark, limits=limits, as_new=as_new)
+    reading = SourceReading(source, table.journal(), table.watermark, limits=limits, as_new=as_new)
     with reading:
         for chunk in reading.chunks():
             sizes.append(chunk.count)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfwriter.exceptions import WriterError, WriterValidationError
-from sfwriter.sources import Limits
+from sfwriter.sources import Limits, SourceReading, source_of
 from tests.sources.support import FakeTable, append, line, lines, packed, run
 
 TEXTS = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"]
@@ -160,7 +160,7 @@ def test_a_file_of_which_nothing_was_written_may_change_as_it_likes(tmp_path, ta
     assert numbers(table) == list(range(5))
 
 
-def test_the_record_is_forgotten_with_the_table_and_only_with_it(tmp_path, table):
+def test_a_record_that_is_gone_is_told_and_nothing_is_written(tmp_path, table):
     path = tmp_path / "a.jsonl"
     append(path, lines(*range(7)))
     run(table, path)
@@ -168,8 +168,17 @@ def test_the_record_is_forgotten_with_the_table_and_only_with_it(tmp_path, table
     with pytest.raises(WriterError, match="the record of how it was divided is gone"):
         run(table, path)
     assert run(table, path, as_new=True).written == 7
-    fresh = FakeTable(str(tmp_path / "fresh"))
-    assert run(fresh, path).written == 7
+
+
+def test_a_table_that_was_made_anew_gets_everything_again(tmp_path, table):
+    path = tmp_path / "a.jsonl"
+    append(path, lines(*range(7)))
+    run(table, path)
+    table.rows.clear()
+    append(path, lines(7))
+    run(table, path)
+    assert numbers(table) == list(range(8))
+    assert run(table, path).written == 0
 
 
 def test_a_table_that_knows_less_or_more_than_the_record_is_an_error(tmp_path, table):
@@ -190,17 +199,15 @@ def test_the_record_stays_small_however_often_the_file_grows(tmp_path, table):
     for number in range(50):
         append(path, line(number))
         run(table, path)
-    (record,) = (tmp_path / "table" / "_sfwriter" / "backfill").glob("*.json")
+    (record,) = (tmp_path / "table" / "_sfwriter" / "backfill").rglob("*.json")
     assert record.stat().st_size < 1000
     assert numbers(table) == list(range(50))
 
 
 def test_a_source_that_another_process_reads_is_left_alone(tmp_path, table):
-    from sfwriter.sources import SourceReading, journal_of, source_of
-
     path = tmp_path / "a.jsonl"
     append(path, lines(1))
-    with SourceReading(source_of(path), journal_of(table.location, {}), table.watermark):
+    with SourceReading(source_of(path), table.journal(), table.watermark):
         with pytest.raises(WriterError, match="is being backfilled into this table by another process") as caught:
             run(table, path)
         assert caught.value.code == "source_busy"
@@ -209,22 +216,21 @@ def test_a_source_that_another_process_reads_is_left_alone(tmp_path, table):
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, table):
-    from sfwriter.sources import SourceReading, journal_of, source_of
-
     path = tmp_path / "a.jsonl"
     append(path, lines(*range(9)))
-    reading = SourceReading(source_of(path), journal_of(table.location, {}), table.watermark, limits=Limits(3, 1000))
-    with reading, pytest.raises(WriterValidationError, match="changed while it was read"):
-        for _ in reading.chunks():
-            path.write_bytes(lines(*range(1, 10)))
+    reading = SourceReading(source_of(path), table.journal(), table.watermark, limits=Limits(3, 1000))
+    with reading:
+        chunks = reading.chunks()
+        next(chunks)
+        path.write_bytes(lines(*range(1, 10)))
+        with pytest.raises(WriterValidationError, match="changed while it was read"):
+            list(chunks)
 
 
 def test_a_file_that_grows_while_it_is_read_is_read_as_it_was(tmp_path, table):
-    from sfwriter.sources import SourceReading, journal_of, source_of
-
     path = tmp_path / "a.jsonl"
     append(path, lines(*range(4)))
-    reading = SourceReading(source_of(path), journal_of(table.location, {}), table.watermark, limits=Limits(3, 1000))
+    reading = SourceReading(source_of(path), table.journal(), table.watermark, limits=Limits(3, 1000))
     with reading:
         for chunk in reading.chunks():
             append(path, lines(8, 9))
@@ -286,21 +292,17 @@ def test_rows_are_there_once_and_in_order_however_often_the_file_grows_and_the_r
     content = (HEADER if csv else b"") + b"".join(rows)
     path.touch()
     done = 0
-    for size, die, lose in steps:
+    for size, dies, loses in steps:
         upto = min(done + size, len(content))
         append(path, content[done:upto])
         done = upto
-        ends = (
-            content[:done].count(b"\n") > 0 and content[:done].endswith(b"\n") and content[:done].count(b'"') % 2 == 0
-        )
-        if not ends:
-            die = min(die or 0, max(whole_chunks(content[:done], rows, csv, limit) - taken(table), 0))
-            lose = lose or die == 0
-            if die == 0:
-                continue
-            run(table, path, limits=Limits(limit, 1 << 20), stop_after=die - 1)
+        some = Limits(limit, 1 << 20)
+        if content[:done].endswith(b"\n") and content[:done].count(b'"') % 2 == 0:
+            run(table, path, limits=some, stop_after=dies, lose_last=loses)
             continue
-        run(table, path, limits=Limits(limit, 1 << 20), stop_after=die, lose_last=lose)
+        whole = min(dies or 0, whole_chunks(content[:done], rows, csv, limit) - taken(table))
+        if whole > 0:
+            run(table, path, limits=some, stop_after=whole - 1, lose_last=loses)
     append(path, content[done:])
     run(table, path, limits=Limits(limit, 1 << 20))
     assert numbers(table) == list(range(12))

@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sfwriter.exceptions import WriterValidationError
-from sfwriter.sources import SourceReading, journal_of, source_of
+from sfwriter.sources import SourceReading, source_of
 from sfwriter.sources.parquet import MAX_ROWS, limits_of
 from tests.sources.support import run
 
@@ -17,7 +17,7 @@ def write(path, rows, text="s", **options):
 def test_types_are_the_files_own(tmp_path, table):
     path = tmp_path / "a.parquet"
     write(path, 5)
-    with SourceReading(source_of(path), journal_of(table.location, {}), table.watermark) as reading:
+    with SourceReading(source_of(path), table.journal(), table.watermark) as reading:
         (chunk,) = reading.chunks()
     assert chunk.rows.schema.field("rows_written").type == pa.int32()
     assert chunk.place_of(4) == "row 5"
