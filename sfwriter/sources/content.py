@@ -22,7 +22,7 @@ from sfwriter.sources.records import Survey, cut, survey
 from sfwriter.sources.streams import open_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sfwriter.sources.cuts import Segment
     from sfwriter.sources.discover import Source
@@ -46,19 +46,26 @@ class Content(Protocol):
         """The chunks of a segment from `start` on; those numbered below `skip` may come without rows."""
 
 
-def content_of(source: Source, types: Types) -> Content:
-    """The source's content; `types` are what text is parsed for."""
-    return _Table(source) if source.format == "parquet" else _Text(source, types)
+def content_of(source: Source, types: Types, check: Callable[[], None]) -> Content:
+    """The source's content.
+
+    Args:
+        source: the file.
+        types: what text is parsed for.
+        check: called for each MiB of a look at the content; it may raise to stop.
+    """
+    return _Table(source, check) if source.format == "parquet" else _Text(source, types, check)
 
 
 class _Table:
     """A Parquet file: one segment, whose offsets are rows."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, check: Callable[[], None]) -> None:
         self._source = source
+        self._check = check
 
     def look(self, mark: int) -> Survey:  # noqa: ARG002  the whole file is compared
-        digest = parquet.file_digest(self._source)
+        digest = parquet.file_digest(self._source, self._check)
         return Survey(parquet.count_rows(self._source), digest, 0, digest, joined_at_mark=False)
 
     def begin(self) -> tuple[Position, Limits]:
@@ -81,13 +88,14 @@ class _Table:
 class _Text:
     """A JSONL or CSV file."""
 
-    def __init__(self, source: Source, types: Types) -> None:
+    def __init__(self, source: Source, types: Types, check: Callable[[], None]) -> None:
         self._source = source
+        self._check = check
         self._types = types
         self._names: list[str] = []
 
     def look(self, mark: int) -> Survey:
-        return survey(self._source, mark)
+        return survey(self._source, mark, self._check)
 
     def begin(self) -> tuple[Position, Limits]:
         return self._header(), Limits()

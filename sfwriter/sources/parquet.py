@@ -21,7 +21,7 @@ from sfwriter.sources.cuts import Limits, Position
 from sfwriter.sources.streams import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sfwriter.sources.discover import Source
 
@@ -31,11 +31,12 @@ MIN_ROWS = 1_024
 _SAMPLE_ROWS = 2_048
 
 
-def file_digest(source: Source) -> str:
+def file_digest(source: Source, check: Callable[[], None]) -> str:
     """XXH3 (128 bits) of the file's bytes."""
     whole = xxhash.xxh3_128()
     with source.path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK_BYTES):
+            check()
             whole.update(block)
     return str(whole.hexdigest())
 

@@ -63,6 +63,7 @@ class SourceReading:
         types: what text is parsed for.
         as_new: take a source that was changed after a part was written as another one.
         limits: of the chunks, where the source is met for the first time.
+        check: called often while the whole content is looked at; it may raise to stop.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SourceReading:
         types: Types = LOG_TYPES,
         as_new: bool = False,
         limits: Limits | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.source = source
         self.earlier_rows = 0
@@ -81,7 +83,7 @@ class SourceReading:
         self._watermark = watermark
         self._as_new = as_new
         self._limits = limits
-        self._content: Content = content_of(source, types)
+        self._content: Content = content_of(source, types, check)
         self._opened: Opened | None = None
         self._behind: Position | None = None
         self._cleanup = ExitStack()

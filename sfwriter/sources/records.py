@@ -20,7 +20,7 @@ from sfwriter.sources.streams import BLOCK_BYTES, open_stream
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sfwriter.sources.cuts import Limits, Segment
     from sfwriter.sources.discover import Source
@@ -65,7 +65,7 @@ class Survey:
     joined_at_mark: bool
 
 
-def survey(source: Source, mark: int = 0) -> Survey:
+def survey(source: Source, mark: int, check: Callable[[], None]) -> Survey:
     """Read the whole content once: 1 to 3 GB/s of plain text, gzip and zstd as fast as they decompress."""
     quoting = source.format == "csv"
     whole = xxhash.xxh3_128()
@@ -74,6 +74,7 @@ def survey(source: Source, mark: int = 0) -> Survey:
     joined = False
     with open_stream(source) as stream:
         while block := stream.read1(BLOCK_BYTES):
+            check()
             if length < mark <= length + len(block):
                 whole.update(block[: mark - length])
                 at_mark = whole.hexdigest()
