@@ -1,0 +1,116 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+import sfwriter
+from sfwriter.cli import commands
+
+app = typer.Typer(
+    name="sfwriter",
+    help="Log rows of pipeline runs in Delta Lake tables, each exactly once.\n\n"
+    "Every option of WriterConfig can be set by an environment variable SFWRITER_<OPTION>, e.g. "
+    "SFWRITER_WAREHOUSE=/data/warehouse; the flags below win. Exit codes: 0 done, 1 failed, 2 wrong usage, "
+    "130 interrupted.",
+    epilog="sfwriter COMMAND --help shows each command with examples.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Mode(str, Enum):
+    """`schema_validation_mode`."""
+
+    strict = "strict"
+    lenient = "lenient"
+    ignore = "ignore"
+
+
+Table = Annotated[str, typer.Option("--table", metavar="SCHEMA.NAME", help="The table, e.g. analytics.pipeline_logs.")]
+Warehouse = Annotated[
+    str | None,
+    typer.Option(
+        "--warehouse", help="Folder or object-store URL of the tables. [default: $SFWRITER_WAREHOUSE, else warehouse]"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sfwriter {sfwriter.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Carry the options that stand before a command."""
+
+
+@app.command(
+    epilog="Examples:  sfwriter backfill runs/ --table analytics.pipeline_logs  ·  "
+    "sfwriter backfill 'logs/**/*.jsonl.gz' old.csv --table ops.runs --warehouse /data/wh --mode lenient  ·  "
+    "sfwriter backfill export.parquet --table ops.runs --service logs --json",
+)
+def backfill(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Files, folders (with all below) or globs in quotes: .parquet; .jsonl, .ndjson, .json (one object a line); "
+            ".csv; the text formats also with .gz or .zst.",
+        ),
+    ],
+    table: Table,
+    warehouse: Warehouse = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            "--mode",
+            help="strict refuses a wrong row with its file and row; lenient sets it aside in quarantine; "
+            "ignore writes it with what fits. [default: $SFWRITER_SCHEMA_VALIDATION_MODE, else strict]",
+        ),
+    ] = None,
+    as_new: Annotated[
+        bool, typer.Option("--as-new", help="Take a source that was changed after a part was written as another one.")
+    ] = False,
+    service: Annotated[
+        str | None, typer.Option("--service", metavar="NAME", help="Write through this running service.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> None:
+    """Write files of log rows into a table, each row exactly once.
+
+    It is exact: killed at any moment and started again with the same command it goes on where it was,
+    and a finished source is not written again. A text file that only grew continues with its new rows; any
+    other change after a part was written is an error.
+    """
+    commands.backfill(
+        sources,
+        table=table,
+        warehouse=warehouse,
+        mode=None if mode is None else mode.value,
+        as_new=as_new,
+        service=service,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command(epilog="Example:  sfwriter info --table analytics.pipeline_logs --warehouse /data/wh --json")
+def info(table: Table, warehouse: Warehouse = None, as_json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001
+    """Show what a table is: rows, files, columns, version. Reads no data file."""
+    commands.info(table=table, warehouse=warehouse, as_json=as_json)

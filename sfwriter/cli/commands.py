@@ -1,0 +1,220 @@
+"""What the commands do: from their options to a writer, and from its answer to what is printed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from sfwriter.backfill import backfill as run_backfill
+from sfwriter.cli.entry import printed
+from sfwriter.cli.progress import duration, progress_on
+from sfwriter.config import WriterConfig
+from sfwriter.exceptions import WriterConfigurationError, WriterError
+from sfwriter.modes import WriteMode
+from sfwriter.sources import discover
+from sfwriter.writer import LogWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sfwriter.backfill import BackfillResult
+    from sfwriter.results import TableInfo
+    from sfwriter.sources import Found
+
+SERVICE_GROUP = "sfwriter.service"
+"""Entry points by which the service makes itself known: this package never imports it."""
+
+
+def backfill(
+    names: Sequence[str],
+    *,
+    table: str,
+    warehouse: str | None,
+    mode: str | None,
+    as_new: bool,
+    service: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find the sources, write them, say how it ended."""
+    config = _config(table, warehouse, mode)
+    if config.write_mode is not WriteMode.APPEND:
+        raise _usage("SFWRITER_WRITE_MODE is overwrite, and a backfill only appends", "unset SFWRITER_WRITE_MODE")
+    found = discover(names)
+    for folder in found.empty:
+        _note(f"{folder} is empty: there is nothing to read")
+    if found.skipped:
+        some = ", ".join(path.name for path in found.skipped[:3])
+        _note(f"{len(found.skipped)} files are left out, their names say they are something else: {some}")
+    with _stoppable() as check, _writer(config, service, mode, warehouse) as writer:
+        result = _run(writer, found, check, as_new=as_new, quiet=quiet)
+    if as_json:
+        print(printed(result))
+    else:
+        print(_summary(result, writer.config))
+
+
+def info(*, table: str, warehouse: str | None, as_json: bool) -> None:
+    """Look at a table and print what is there."""
+    with LogWriter(config=_config(table, warehouse, None)) as writer:
+        found = writer.get_table_info()
+    print(printed(found) if as_json else _described(found))
+
+
+# ---------------------------------------------------------------- the writer
+
+
+def _config(table: str, warehouse: str | None, mode: str | None) -> WriterConfig:
+    schema, dot, name = table.partition(".")
+    if not (schema and dot and name) or "." in name:
+        raise _usage(
+            f"--table is {table!r}, expected schema.name", "name the table as in --table analytics.pipeline_logs"
+        )
+    given: dict[str, Any] = {"table_schema": schema, "table_name": name}
+    if warehouse is not None:
+        given["warehouse"] = warehouse
+    if mode is not None:
+        given["schema_validation_mode"] = mode
+    return WriterConfig.from_env(os.environ, **given)
+
+
+@contextmanager
+def _writer(config: WriterConfig, service: str | None, mode: str | None, warehouse: str | None) -> Iterator[LogWriter]:
+    if service is None:
+        with LogWriter(config=config) as writer:
+            yield writer
+        return
+    with _connect(service) as client:
+        running = client.config
+        if running.table_fqn != config.table_fqn:
+            raise _usage(
+                f"service {service!r} writes to {running.table_fqn}, not to {config.table_fqn}",
+                f"give --table {running.table_fqn}, or leave out --service",
+            )
+        if warehouse is not None and _place(running.warehouse) != _place(warehouse):
+            raise _usage(
+                f"service {service!r} writes to the warehouse {running.warehouse}, not to {warehouse}",
+                "leave out --warehouse, or --service",
+            )
+        if mode is not None and running.schema_validation_mode != mode:
+            raise _usage(
+                f"service {service!r} works in mode {running.schema_validation_mode}, not in {mode}",
+                f"leave out --mode, or finish without --service: --warehouse {running.warehouse} --mode {mode}",
+            )
+        yield client
+
+
+def _place(warehouse: str) -> str:
+    return warehouse.rstrip("/") if "://" in warehouse else str(Path(warehouse).expanduser().resolve())
+
+
+def _connect(name: str) -> LogWriter:
+    found = next(iter(entry_points(group=SERVICE_GROUP, name="connect")), None)
+    try:
+        connect = None if found is None else found.load()
+    except ImportError as error:
+        raise _no_service(f"the service cannot be loaded: {error}") from error
+    if connect is None:
+        raise _no_service("the service is not installed here")
+    return cast("LogWriter", connect(name))
+
+
+def _no_service(what: str) -> WriterError:
+    return WriterError(what, suggestions=["install it: pip install 'sfwriter[service]'", "or leave out --service"])
+
+
+def _usage(what: str, advice: str) -> WriterConfigurationError:
+    return WriterConfigurationError(what, problems=[what], suggestions=[advice], code="usage")
+
+
+# ---------------------------------------------------------------- the run
+
+
+def _run(writer: LogWriter, found: Found, check: Callable[[], None], *, as_new: bool, quiet: bool) -> BackfillResult:
+    with progress_on(sys.stderr, quiet=quiet) as progress:
+        try:
+            return run_backfill(
+                writer, found.sources, as_new=as_new, progress=progress.show, note=progress.note, check=check
+            )
+        except KeyboardInterrupt:
+            again = shlex.join(["sfwriter", *sys.argv[1:]])
+            raise KeyboardInterrupt(
+                f"interrupted, and nothing is lost: {progress.so_far()}; go on with: {again}"
+            ) from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], None]]:
+    """Turn the first Ctrl-C into a request that is looked at where it is safe; the second one is the usual."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def interrupt(signum: int, frame: object) -> None:
+        if asked.is_set():
+            signal.default_int_handler(signum, None)
+        asked.set()
+
+    def check() -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def _note(text: str) -> None:
+    print(f"sfwriter: {text}", file=sys.stderr)
+
+
+def _summary(result: BackfillResult, config: WriterConfig) -> str:
+    sources = "1 source" if result["sources"] == 1 else f"{result['sources']:,} sources"
+    lines = [
+        f"{config.table_fqn}: {result['rows_written']:,} rows written from {sources} in "
+        f"{duration(result['duration_secs'])} ({result['rows_per_sec']:,.0f} rows/s)"
+        + ("" if result["version"] is None else f", version {result['version']}")
+    ]
+    if result["already_written"]:
+        lines.append(f"{result['already_written']:,} rows were written by earlier runs")
+    if result["quarantined_rows"]:
+        place = f"{config.table_schema}.{config.quarantine_table_name}"
+        lines.append(f"{result['quarantined_rows']:,} rows are in quarantine, with the reasons: {place}")
+    return "\n".join(lines)
+
+
+def _described(found: TableInfo) -> str:
+    if not found["exists"]:
+        return f"{found['table_fqn']} is not there ({found['location']})"
+    modified = found["last_modified"]
+    facts = {
+        "location": found["location"],
+        "rows": f"{found['row_count']:,}",
+        "files": f"{found['num_files']:,} ({found['size_mb']:,.1f} MB)",
+        "version": found["version"],
+        "modified": "-" if modified is None else modified.isoformat(sep=" ", timespec="seconds"),
+        "partitions": ", ".join(found["partition_columns"]) or "none",
+        "engine": found["engine"],
+        "columns": "",
+    }
+    width = max(map(len, found["schema"]), default=0)
+    return "\n".join(
+        [
+            found["table_fqn"],
+            *(f"  {name:<11}{value}".rstrip() for name, value in facts.items()),
+            *(f"    {name:<{width}}  {kind}" for name, kind in found["schema"].items()),
+        ]
+    )
