@@ -12,16 +12,31 @@ from sfwriter.cli import commands
 
 app = typer.Typer(
     name="sfwriter",
-    help="Log rows of pipeline runs in Delta Lake tables, each exactly once.\n\n"
-    "Every option of WriterConfig can be set by an environment variable SFWRITER_<OPTION>, e.g. "
-    "SFWRITER_WAREHOUSE=/data/warehouse; the flags below win. Exit codes: 0 done, 1 failed, 2 wrong usage, "
-    "130 interrupted.",
+    help="""Log rows of pipeline runs in Delta Lake tables, each exactly once.
+
+Every option of WriterConfig can be set by an environment variable SFWRITER_<OPTION>, e.g.
+SFWRITER_WAREHOUSE=/data/warehouse; the flags of a command win.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.""",
     epilog="sfwriter COMMAND --help shows each command with examples.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Plain text: it can be piped, and square brackets stay.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+BACKFILL_EXAMPLES = """\b
+Examples:
+  sfwriter backfill runs/ --table analytics.pipeline_logs
+  sfwriter backfill 'logs/**/*.jsonl.gz' old.csv --table ops.runs --warehouse /data/wh --mode lenient
+  sfwriter backfill export.parquet --table ops.runs --service logs --json
+"""
+INFO_EXAMPLES = """\b
+Example:
+  sfwriter info --table analytics.pipeline_logs --warehouse /data/wh --json
+"""
 
 
 class Mode(str, Enum):
@@ -36,7 +51,9 @@ Table = Annotated[str, typer.Option("--table", metavar="SCHEMA.NAME", help="The 
 Warehouse = Annotated[
     str | None,
     typer.Option(
-        "--warehouse", help="Folder or object-store URL of the tables. [default: $SFWRITER_WAREHOUSE, else warehouse]"
+        "--warehouse",
+        metavar="PLACE",
+        help="Folder or object-store URL of the tables.  [default: $SFWRITER_WAREHOUSE, else warehouse]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
@@ -51,6 +68,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    *,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -58,28 +76,25 @@ def root(
     """Carry the options that stand before a command."""
 
 
-@app.command(
-    epilog="Examples:  sfwriter backfill runs/ --table analytics.pipeline_logs  ·  "
-    "sfwriter backfill 'logs/**/*.jsonl.gz' old.csv --table ops.runs --warehouse /data/wh --mode lenient  ·  "
-    "sfwriter backfill export.parquet --table ops.runs --service logs --json",
-)
+@app.command(epilog=BACKFILL_EXAMPLES)
 def backfill(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE…",
-            help="Files, folders (with all below) or globs in quotes: .parquet; .jsonl, .ndjson, .json (one object a line); "
-            ".csv; the text formats also with .gz or .zst.",
+            metavar="SOURCE...",
+            help="Files, folders (with all below) or globs in quotes: .parquet; .jsonl, .ndjson, .json (one object a "
+            "line); .csv; the text formats also with .gz or .zst.",
         ),
     ],
+    *,
     table: Table,
     warehouse: Warehouse = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
             "--mode",
-            help="strict refuses a wrong row with its file and row; lenient sets it aside in quarantine; "
-            "ignore writes it with what fits. [default: $SFWRITER_SCHEMA_VALIDATION_MODE, else strict]",
+            help="strict refuses a wrong row, naming its file and row; lenient sets it aside in quarantine; ignore "
+            "writes what fits of it.  [default: $SFWRITER_SCHEMA_VALIDATION_MODE, else strict]",
         ),
     ] = None,
     as_new: Annotated[
@@ -94,9 +109,9 @@ def backfill(
 ) -> None:
     """Write files of log rows into a table, each row exactly once.
 
-    It is exact: killed at any moment and started again with the same command it goes on where it was,
-    and a finished source is not written again. A text file that only grew continues with its new rows; any
-    other change after a part was written is an error.
+    It is exact: killed at any moment and started again with the same command it goes on where it was, and a finished
+    source is not written again. A text file that only grew continues with its new rows; any other change after a part
+    was written is an error.
     """
     commands.backfill(
         sources,
@@ -110,7 +125,13 @@ def backfill(
     )
 
 
-@app.command(epilog="Example:  sfwriter info --table analytics.pipeline_logs --warehouse /data/wh --json")
-def info(table: Table, warehouse: Warehouse = None, as_json: Json = False, debug: Debug = False) -> None:  # noqa: ARG001
+@app.command(epilog=INFO_EXAMPLES)
+def info(
+    *,
+    table: Table,
+    warehouse: Warehouse = None,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> None:
     """Show what a table is: rows, files, columns, version. Reads no data file."""
     commands.info(table=table, warehouse=warehouse, as_json=as_json)

@@ -158,7 +158,7 @@ def _stoppable() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
 
-    def interrupt(signum: int, frame: object) -> None:
+    def interrupt(signum: int, _frame: object) -> None:
         if asked.is_set():
             signal.default_int_handler(signum, None)
         asked.set()
