@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.columns import check_writable
-from sfwriter.storage.delta_log import is_empty_folder, open_table, uri_of
+from sfwriter.storage.delta_log import is_vacant, open_table, uri_of
 from sfwriter.storage.faults import reported_by_delta
 from sfwriter.storage.place import local_root, make_folders
 
@@ -46,7 +46,7 @@ def create_table(spec: TableSpec, disk: LogDisk) -> DeltaTable:
         table = open_table(spec, with_files=True)
         if table is not None:
             return table
-        if not is_empty_folder(spec):
+        if not is_vacant(spec):
             raise WriterTableError(
                 f"{spec.location} is a folder with other things in it, and no Delta table.",
                 context={"table": spec.name, "location": spec.location},

@@ -9,6 +9,7 @@ Never does: change a table.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,20 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from sfwriter.exceptions import WriterTableError
-from sfwriter.storage.faults import is_foreign, log_error, reported, reported_by_delta, table_error
+from sfwriter.storage.faults import is_foreign, log_error, reported, reported_by_delta
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sfwriter.clock import Clock
     from sfwriter.storage.engine import TableSpec
 
 COMMITS_PER_HANDLE = 20
 """A handle costs 0.35 ms more at each look for every commit since it was opened; a checkpoint and a
 reopened handle every 20 commits keep a commit at 9 to 27 ms over thousands of commits."""
+
+_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 
 _TRUSTED_S = 600.0
 """For how long a missing next entry proves that a handle is at the newest version: far shorter than the
@@ -39,7 +44,7 @@ so many others that whoever wrote them has flushed them or is gone. Flushing a c
 def uri_of(spec: TableSpec) -> str:
     """The address as delta-rs takes it."""
     root = local_root(spec.location)
-    return spec.location if root is None else str(root)
+    return spec.location if root is None else root.as_uri()
 
 
 def open_table(spec: TableSpec, *, with_files: bool) -> DeltaTable | None:
@@ -53,6 +58,7 @@ def open_table(spec: TableSpec, *, with_files: bool) -> DeltaTable | None:
     """
     root = local_root(spec.location)
     if root is not None:
+        _check_name(root, spec)
         with reported("open", spec):
             folder = next(folder for folder in (root, *root.parents) if folder.exists())
             if not folder.is_dir():
@@ -62,13 +68,25 @@ def open_table(spec: TableSpec, *, with_files: bool) -> DeltaTable | None:
     try:
         return DeltaTable(uri_of(spec), storage_options=dict(spec.storage_options), without_files=not with_files)
     except TableNotFoundError as error:
-        if root is not None and (root / LOG_FOLDER).is_dir() and any((root / LOG_FOLDER).glob("*0*.*")):
+        if root is not None and _has_entries(root / LOG_FOLDER):
             raise log_error(error, "open", spec) from error
         return None
     except BaseException as error:
         if not is_foreign(error):
             raise
         raise log_error(error, "open", spec) from error
+
+
+def _check_name(root: Path, spec: TableSpec) -> None:
+    # delta-rs would go to another folder: it decodes `%20`, and takes a backslash for a slash.
+    if "\\" in str(root) or _ESCAPE.search(str(root)):
+        raise WriterTableError(
+            f"The path {root} of {spec.name} has a backslash, or a % with two digits after it: Delta's log cannot be"
+            " kept there.",
+            context={"table": spec.name, "location": spec.location},
+            suggestions=["Choose a `warehouse` without these signs in its path."],
+            code="unusable_path",
+        )
 
 
 class TableIdentity:
@@ -220,14 +238,19 @@ class LogDisk:
         fsync_path(log)
 
 
-def is_empty_folder(spec: TableSpec) -> bool:
-    """Whether nothing is there, or an empty folder; always True for object stores. Raises `WriterTableError`."""
+def is_vacant(spec: TableSpec) -> bool:
+    """Whether a table can be made there; always True for object stores. Raises `WriterTableError`.
+
+    A log folder without an entry is what a creation leaves that ran out of space or was killed.
+    """
     root = local_root(spec.location)
     if root is None:
         return True
-    try:
-        return not any(root.iterdir())
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        raise table_error(error, "open", spec) from error
+    with reported("open", spec):
+        if not root.exists():
+            return True
+        return all(child.name == LOG_FOLDER for child in root.iterdir()) and not _has_entries(root / LOG_FOLDER)
+
+
+def _has_entries(log: Path) -> bool:
+    return log.is_dir() and any(child.suffix in (".json", ".parquet") for child in log.iterdir())

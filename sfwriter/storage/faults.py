@@ -36,6 +36,7 @@ _PASSING = {
 _NUMBER = re.compile(r"(?:os error|code:) (\d+)")
 # Rust appends stack frames to some messages ("   0: <unknown>"); they say nothing to a reader.
 _FRAMES = re.compile(r"\n\s+\d+: .*", re.DOTALL)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def error_number(error: BaseException) -> int | None:
@@ -48,7 +49,7 @@ def error_number(error: BaseException) -> int | None:
 
 def first_words(error: BaseException) -> str:
     """An error's own text without stack frames, on one line, at most 300 characters."""
-    text = " ".join(_FRAMES.sub("", str(error)).split()) or type(error).__name__
+    text = " ".join(_FRAMES.sub("", _COLOURS.sub("", str(error))).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
 

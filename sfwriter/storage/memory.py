@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sfwriter.storage.engine import BatchToStage, CommitGroup, TableSpec
 
 _DEFAULT_CLOCK = SystemClock()
+_MARKS_PER_PRODUCER = 256
 
 
 @dataclass(slots=True)
@@ -299,6 +300,8 @@ class MemoryTable:
             stored.txns[advance.producer_id] = _Txn(advance.upto, stored.changed_ms if advance.expires else None)
             known = stored.marks.setdefault(advance.producer_id, {})
             known.update({number: (mark, stored.version) for number, mark in advance.marks.items()})
+            for number in sorted(known)[:-_MARKS_PER_PRODUCER]:
+                del known[number]
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

@@ -181,10 +181,9 @@ class ObjectPlace:
     @property
     def _files(self) -> Any:
         if self._connected is None:
-            from deltalake.fs import DeltaStorageHandler  # staging to a local disk never needs delta-rs
+            from sfwriter.storage.object_store import file_system  # staging to a local disk never needs delta-rs
 
-            handler = DeltaStorageHandler(self._location, self._options)
-            self._connected = pafs.PyFileSystem(handler)
+            self._connected = file_system(self._location, self._options)
         return self._connected
 
     def create(self, path: str) -> NewFile:

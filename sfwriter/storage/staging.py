@@ -233,9 +233,9 @@ class _PartWriter:
         limit = self._spec.max_file_bytes
         # Arrow's bytes are more than Parquet's: the first group cannot pass the limit, and tells the real rate.
         bytes_per_row = rows.nbytes / rows.num_rows
-        with pq.ParquetWriter(
-            sink, rows.schema, metadata_collector=footers, **parquet_options(self._spec, rows.schema)
-        ) as writer:
+        options = parquet_options(self._spec, rows.schema)
+        writer = pq.ParquetWriter(sink, rows.schema, metadata_collector=footers, **options)
+        try:
             end = start
             while end < rows.num_rows and sink.tell() < limit:
                 room = max(_LEAST_GROUP_ROWS, int((limit - sink.tell()) / bytes_per_row))
@@ -243,6 +243,12 @@ class _PartWriter:
                 writer.write_table(rows.slice(end, count), row_group_size=count)
                 end += count
                 bytes_per_row = max(sink.tell() / (end - start), 1e-3)
+        except BaseException:
+            # Closing what is broken raises a RuntimeError that would hide the error that tells why.
+            with suppress(Exception):
+                writer.close()
+            raise
+        writer.close()
         return footers[0], end
 
 

@@ -49,8 +49,8 @@ def delta_statistics(footer: Any, schema: pa.Schema, columns: Collection[str], w
         if not all(part.has_min_max for part in told):
             continue
         kind = schema.field(name).type
-        low = _low(min(_plain(part.min_raw, part.min, kind) for part in told), kind)
-        high = _high(max(_plain(part.max_raw, part.max, kind) for part in told), kind)
+        low = _low(min(_value(part, "min", kind) for part in told), kind)
+        high = _high(max(_value(part, "max", kind) for part in told), kind)
         if low is not None:
             lows[name] = low
         if high is not None:
@@ -68,9 +68,9 @@ def _column_statistics(footer: Any, wanted: set[str]) -> dict[str, list[Any]]:
     }
 
 
-def _plain(raw: Any, value: Any, kind: pa.DataType) -> Any:
+def _value(part: Any, which: str, kind: pa.DataType) -> Any:
     # As integers, timestamps beyond Python's years can be compared and then left out.
-    return raw if pa.types.is_timestamp(kind) else value
+    return getattr(part, f"{which}_raw" if pa.types.is_timestamp(kind) else which)
 
 
 def _low(value: Any, kind: pa.DataType) -> Any:

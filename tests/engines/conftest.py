@@ -155,7 +155,7 @@ def fsynced(monkeypatch):
     real = os.fsync
 
     def recording(descriptor):
-        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", recording)

@@ -95,7 +95,11 @@ def test_a_table_that_was_replaced_by_another_is_an_error(lab):
     lab.remove(table.spec)
     other = lab.ready()
     lab.put(other, "q", 0)
-    for call in (table.ensure, lambda: table.last_sequence(["p"]), lambda: table.commit(lab.group(lab.advance("p", 1)))):
+    for call in (
+        table.ensure,
+        lambda: table.last_sequence(["p"]),
+        lambda: table.commit(lab.group(lab.advance("p", 1))),
+    ):
         with pytest.raises(WriterTableError):
             call()
     assert lab.sequence(other, "p") is None
@@ -155,7 +159,9 @@ def test_columns_of_the_spec_that_the_rows_lack_are_null(lab):
 
 def test_batches_are_staged_together_in_their_order(lab):
     table = lab.ready()
-    batches = [BatchToStage(Token("p", number), lab.rows(2, step_name=[f"{number}a", f"{number}b"])) for number in (0, 1)]
+    batches = [
+        BatchToStage(Token("p", number), lab.rows(2, step_name=[f"{number}a", f"{number}b"])) for number in (0, 1)
+    ]
     staged = table.stage([*batches, BatchToStage(Token("p", 2), lab.rows(0, step_name=pa.array([], pa.string())))])
     table.commit(lab.group(lab.advance("p", 2, None), staged=[staged]))
     assert [row["step_name"] for row in lab.read(table, ["step_name"])] == ["0a", "0b", "1a", "1b"]
@@ -202,7 +208,10 @@ def test_lists_of_text_come_back(lab):
 
 def test_a_column_of_two_types_is_refused_before_anything_is_written(lab):
     table = lab.ready()
-    batches = [BatchToStage(Token("p", 0), lab.rows(1, extra=[1])), BatchToStage(Token("p", 1), lab.rows(1, extra=["x"]))]
+    batches = [
+        BatchToStage(Token("p", 0), lab.rows(1, extra=[1])),
+        BatchToStage(Token("p", 1), lab.rows(1, extra=["x"])),
+    ]
     with pytest.raises(WriterSchemaError, match="extra"):
         table.stage(batches)
 
@@ -532,7 +541,11 @@ def test_marks_are_remembered_by_the_table_and_not_by_the_process(lab):
     lab.put(table, "p", 0)
     staged = [lab.stage(table, "p", number) for number in (1, 2)]
     table.commit(lab.group(lab.advance("p", 2, 0), lab.advance("q", 0), staged=staged))
-    expected = {0: (Mark("digest-0", "stamp-0"), 1), 1: (Mark("digest-1", "stamp-1"), 2), 2: (Mark("digest-2", "stamp-2"), 2)}
+    expected = {
+        0: (Mark("digest-0", "stamp-0"), 1),
+        1: (Mark("digest-1", "stamp-1"), 2),
+        2: (Mark("digest-2", "stamp-2"), 2),
+    }
     for other in (table, lab.open()):
         found = other.last_sequence(["p", "q", "r"])
         assert found["p"].marks == expected
@@ -559,7 +572,7 @@ def test_the_newest_marks_outlive_many_commits_and_checkpoints(lab):
     for other in (table, lab.open()):
         found = other.last_sequence(["p"])["p"]
         assert found.sequence == 44
-        assert {number for number in range(45)} <= set(found.marks)
+        assert set(range(45)) <= set(found.marks)
 
 
 def test_a_producer_that_expires_is_forgotten_after_its_retention(lab):
@@ -571,13 +584,19 @@ def test_a_producer_that_expires_is_forgotten_after_its_retention(lab):
     fresh = lab.ready(spec, ManualClock(start=now))
     fresh.commit(lab.group(lab.advance("key:new", 0, expires=True)))
     found = lab.open(spec, ManualClock(start=now)).last_sequence(["key:old", "key:new", "stays"])
-    assert {name: watermark.sequence for name, watermark in found.items()} == {"key:old": None, "key:new": 0, "stays": 0}
+    assert {name: watermark.sequence for name, watermark in found.items()} == {
+        "key:old": None,
+        "key:new": 0,
+        "stays": 0,
+    }
     fresh.commit(lab.group(lab.advance("key:old", 0, expires=True)))
 
 
 # ---------------------------------------------------------------- partitions
 
-PARTITIONED = pa.schema([("step_name", pa.string()), ("day", pa.date32()), ("shard", pa.int64()), ("kind", pa.string())])
+PARTITIONED = pa.schema(
+    [("step_name", pa.string()), ("day", pa.date32()), ("shard", pa.int64()), ("kind", pa.string())]
+)
 
 
 def partitioned(lab):
@@ -657,14 +676,16 @@ def test_statistics_never_hide_a_row(lab):
         count,
         run_id=[("é" * 40 + str(index)) if index % 3 else None for index in range(count)],
         step_name=["\U0010ffff" * 33 + str(index) for index in range(count)],
-        start_time=pa.array([None if index % 5 == 0 else DAY_US + index * 333_333 for index in range(count)], TIMESTAMP),
+        start_time=pa.array(
+            [None if index % 5 == 0 else DAY_US + index * 333_333 for index in range(count)], TIMESTAMP
+        ),
     )
     lab.put(table, "p", 0, rows)
     for index in (1, 7, 1499, 2999):
         row = rows.slice(index, 1).to_pylist()[0]
-        checks = ["\"step_name\" = '" + row["step_name"] + "'"]
+        checks = ['"step_name" = \'' + row["step_name"] + "'"]
         if row["run_id"]:
-            checks.append("\"run_id\" = '" + row["run_id"] + "'")
+            checks.append('"run_id" = \'' + row["run_id"] + "'")
         if row["start_time"]:
             checks.append(f"\"start_time\" = TIMESTAMP '{row['start_time'].isoformat()}'")
         for check in checks:
