@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -24,9 +25,33 @@ _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _READABLE_VERSION = 2
 
 
-def live_files(table: Path) -> list[Path]:
-    """The data files of the newest version; empty where there is no table."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One version of a table.
+
+    Attributes:
+        files: its data files; empty where there is no table.
+        numbers: the highest committed number of each producer.
+    """
+
+    files: list[Path]
+    numbers: dict[str, int]
+
+    def query(self, select: str) -> list[tuple[Any, ...]]:
+        """What DuckDB says to `SELECT <select>` with these files' rows as `logs`; the files are read whole."""
+        if not self.files:
+            raise ValueError("there are no rows to ask about")
+        with duckdb.connect() as connection:
+            connection.execute("SET threads = 2")
+            connection.read_parquet([str(file) for file in self.files], union_by_name=True).create_view("logs")
+            rows: list[tuple[Any, ...]] = connection.execute(f"SELECT {select}").fetchall()
+        return rows
+
+
+def look_at(table: Path) -> Look:
+    """The newest version, as one reading of the log shows it, whoever writes meanwhile."""
     live: dict[str, bool] = {}
+    numbers: dict[str, int] = {}
     for action in _actions(table / "_delta_log"):
         if "add" in action:
             if action["add"].get("deletionVector"):
@@ -36,14 +61,14 @@ def live_files(table: Path) -> list[Path]:
             live.pop(action["remove"]["path"], None)
         elif "protocol" in action and action["protocol"]["minReaderVersion"] > _READABLE_VERSION:
             raise ValueError(f"{table} needs reader version {action['protocol']['minReaderVersion']}")
-    return [table / unquote(path) for path in live]
+        elif "txn" in action:
+            numbers[action["txn"]["appId"]] = action["txn"]["version"]
+    return Look([table / unquote(path) for path in live], numbers)
 
 
-def producer_numbers(table: Path) -> dict[str, int]:
-    """The highest committed number of each producer, as the table's log says."""
-    return {
-        action["txn"]["appId"]: action["txn"]["version"] for action in _actions(table / "_delta_log") if "txn" in action
-    }
+def live_files(table: Path) -> list[Path]:
+    """The data files of the newest version."""
+    return look_at(table).files
 
 
 def count_rows(table: Path) -> int:
@@ -52,15 +77,8 @@ def count_rows(table: Path) -> int:
 
 
 def query(table: Path, select: str) -> list[tuple[Any, ...]]:
-    """What DuckDB says to `SELECT <select>` with the live rows as `logs`; the files are read whole."""
-    files = [str(file) for file in live_files(table)]
-    if not files:
-        raise ValueError(f"{table} has no rows to ask about")
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 2")
-        connection.read_parquet(files, union_by_name=True).create_view("logs")
-        rows: list[tuple[Any, ...]] = connection.execute(f"SELECT {select}").fetchall()
-    return rows
+    """`Look.query` of the newest version."""
+    return look_at(table).query(select)
 
 
 def _actions(log: Path) -> list[dict[str, Any]]:

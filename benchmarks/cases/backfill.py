@@ -64,9 +64,8 @@ def _rated(figures: Figures, setting: Setting) -> Figures:
 
 def with_sfwriter(sources: str, warehouse: str, options: dict[str, Any] | None = None) -> Figures:
     """Backfill the sources into a new table. The writer's opening and closing count."""
-    from sfwriter.backfill import backfill
-
     from sfwriter import LogWriter, WriterConfig
+    from sfwriter.backfill import backfill
 
     config = WriterConfig(warehouse=warehouse, parallel_write_threads=THREADS, **(options or {}))
     began = time.perf_counter()

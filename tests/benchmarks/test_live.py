@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from benchmarks.live import count_rows, live_files, producer_numbers, query
+from benchmarks.live import count_rows, live_files, look_at, query
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def table(tmp_path):
 def test_appended_rows_are_counted(table):
     assert count_rows(table) == 8
     assert query(table, "count(*), count(DISTINCT n) FROM logs") == [(8, 8)]
-    assert producer_numbers(table) == {"p": 3}
+    assert look_at(table).numbers == {"p": 3}
 
 
 def test_files_that_were_removed_are_not_counted(table):
@@ -41,7 +41,7 @@ def test_a_table_is_read_from_its_checkpoint_on(table):
     write_deltalake(str(table), pa.table({"n": [8]}), mode="append")
 
     assert count_rows(table) == 9
-    assert producer_numbers(table) == {"p": 3}
+    assert look_at(table).numbers == {"p": 3}
 
 
 def test_a_hole_in_the_log_is_an_error(table):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pyarrow as pa
 
-from benchmarks.live import live_files, producer_numbers, query
+from benchmarks.live import look_at
 from sfwriter.testing.rows import log_table
 
 if TYPE_CHECKING:
@@ -182,32 +182,21 @@ class Load:
 
 def check_exact(table: Path, acknowledged: dict[str, int]) -> int:
     """As `Load.check`, for producers that wrote `batch(producer_id, number)`."""
-    numbers = _numbers_with_files(table)
+    look = look_at(table)
     counted = {
         (producer_id, int(number)): (count, distinct)
-        for producer_id, number, count, distinct in query(
-            table,
+        for producer_id, number, count, distinct in look.query(
             "split_part(execution_id, '/', 1), split_part(execution_id, '/', 2), "
             "count(*), count(DISTINCT execution_id) FROM logs GROUP BY ALL",
         )
     }
     for producer_id, upto in acknowledged.items():
-        committed = numbers.get(producer_id, -1)
+        committed = look.numbers.get(producer_id, -1)
         assert committed >= upto, f"{producer_id}: {upto} was acknowledged, the table knows {committed}"
         found = {number: counts for (who, number), counts in counted.items() if who == producer_id}
         expected = {number: (rows_of(number), rows_of(number)) for number in range(committed + 1)}
         assert found == expected, _difference(producer_id, found, expected)
     return sum(count for count, _ in counted.values())
-
-
-def _numbers_with_files(table: Path) -> dict[str, int]:
-    """The producers' numbers; waits out a commit that lands between this look and that of the rows' reader."""
-    for _ in range(100):
-        files = live_files(table)
-        numbers = producer_numbers(table)
-        if files == live_files(table):
-            return numbers
-    raise AssertionError("the table does not stand still")
 
 
 def _difference(producer_id: str, found: dict[int, Any], expected: dict[int, Any]) -> str:
