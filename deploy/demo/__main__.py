@@ -32,7 +32,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "service; a writer is killed; a backfill is killed and resumed; then every row is counted.",
     )
     parser.add_argument("--rows", type=_number, default=1_000_000, help="rows of the backfill (default: 1,000,000)")
-    parser.add_argument("--files", type=_number, default=80, help="source files of a package at most (default: 80)")
+    parser.add_argument("--files", type=_number, default=60, help="source files of a package at most (default: 60)")
     parser.add_argument("--packages", type=_number, help="packages at most (default: all that are installed)")
     parser.add_argument("--pipelines", type=_number, default=3, help="pipeline processes at once (default: 3)")
     parser.add_argument("--folder", type=Path, help="where the tables go (default: warehouse/demo of the project)")
@@ -81,7 +81,7 @@ def _story(options: argparse.Namespace, place: Place, household: Household, show
     except DemoError as error:
         show.verdict(f"The demo failed: {error}", good=False)
         return 1
-    except Exception as error:  # noqa: BLE001  whatever it is, it is told, and what runs is ended
+    except Exception as error:
         if household.interrupted is not None:  # the exception is the interrupt's, in a library's clothes
             raise KeyboardInterrupt from error
         show.console.print_exception()

@@ -36,7 +36,7 @@ class Ledger:
         self._acknowledged.write(json.dumps(line) + "\n")
         self._acknowledged.flush()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Ledger:  # noqa: PYI034  Python 3.10 has no Self
         """The ledger itself."""
         return self
 

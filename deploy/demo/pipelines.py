@@ -231,5 +231,5 @@ def _functions_of(tree: ast.AST) -> list[Function]:
         stack += [(child, owner) for child in ast.iter_child_nodes(node)]
     return [
         Function(node.name, count, ast.get_docstring(node, clean=False) is not None)
-        for node, count in zip(nodes, branches)
+        for node, count in zip(nodes, branches, strict=True)
     ]

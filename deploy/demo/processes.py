@@ -42,11 +42,13 @@ class Household:
         """Mark this process's future children."""
         self._mark = secrets.token_hex(8)
         self.project = Path(__file__).resolve().parents[2]
-        self._place = "/tmp" if len(tempfile.gettempdir()) > LONGEST_TEMPORARY else None  # noqa: S108  sockets are short
+        self._place = "/tmp" if len(tempfile.gettempdir()) > LONGEST_TEMPORARY else None
         self._folder: Path | None = None
         self.interrupted: int | None = None
         self.ray_address = ""
         os.environ[MARK] = self._mark
+        # Ray's own long message about a worker that was killed; it reads this when it is imported.
+        os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "A worker died or was killed"
         self._listen()
 
     def check(self) -> None:

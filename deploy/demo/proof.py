@@ -110,7 +110,7 @@ def prove_given(table: Path, ledger: Path) -> Proof:
 def prove_backfilled(table: Path, sources: Iterable[Path]) -> Proof:
     """Whether a table holds the rows of these Parquet files, with the same content."""
     given = f"SELECT * FROM read_parquet({_texts(map(str, sources))})"
-    names = [column for column, *_ in duckdb.sql(f"DESCRIBE {given}").fetchall()]
+    names = [column for column, *_ in _all(f"DESCRIBE {given}")]
     return _prove(table, given, compared=names)
 
 
@@ -163,16 +163,20 @@ def _differing(given: str, held: str, columns: list[str]) -> tuple[str, ...]:
     """Columns whose values, each together with its row's identity, are not the same on both sides."""
     prints = ", ".join(f'sum(hash(run_id, step_name, "{column}"))' for column in columns)
     ours, theirs = (_one(f"SELECT {prints} FROM ({relation})") for relation in (given, held))
-    return tuple(column for column, one, other in zip(columns, ours, theirs) if one != other)
+    return tuple(column for column, one, other in zip(columns, ours, theirs, strict=True) if one != other)
 
 
 def _one(query: str) -> tuple[Any, ...]:
+    return _all(query)[0]
+
+
+def _all(query: str) -> list[tuple[Any, ...]]:
     connection = duckdb.connect()
     try:
-        row: tuple[Any, ...] = connection.execute(query).fetchall()[0]
+        rows: list[tuple[Any, ...]] = connection.execute(query).fetchall()
     finally:
         connection.close()
-    return row
+    return rows
 
 
 def _texts(texts: Iterable[str]) -> str:

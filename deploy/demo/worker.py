@@ -8,6 +8,7 @@ Guarantees: exits with 0 only where every row that it gave was acknowledged.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import uuid
 from collections import deque
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
 MOST_UNANSWERED = 64
 """Batches that this process lets wait for their acknowledgement before it works on."""
 
+POLITENESS = 5
+"""Added to the process's niceness: parsing takes all cores that it gets, and the service runs on the same ones."""
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run this process's pipelines, one after the other."""
+    os.nice(POLITENESS)
     plan = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     number = int(arguments[1])
     packages = [Package(**{**entry, "files": tuple(entry["files"])}) for entry in plan["packages"][number]]
