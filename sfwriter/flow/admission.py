@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sfwriter.flow.batches import Batch, BatchState, Piece
+from sfwriter.flow.core import clash
 from sfwriter.flow.producers import Verdict, is_there, judge
 from sfwriter.flow.vocabulary import Reason, Refused
 from sfwriter.storage.engine import Mark
@@ -74,20 +75,19 @@ class Admission:
             reason = Reason.OUTCOME_UNKNOWN if batch.in_doubt else Reason.GAP
             core.finish(batch, Refused(reason, number, expected))
         elif number in producer.flight:
-            self._join(batch, producer.flight[number])
+            self._join(batch, producer.flight[number], expected)
         else:
-            core.finish(batch, core.verdict(batch, answering))
+            core.finish(batch, core.verdict(batch, answering, expected))
         return True
 
-    def _join(self, batch: Batch, twin: Batch) -> None:
+    def _join(self, batch: Batch, twin: Batch, expected: int) -> None:
         """Let a batch share the answer of the one in flight under its number, if it is the same."""
         core, given = self._core, batch.given
         mark = Mark(twin.given.digest, twin.given.stamp)
         if judge(given, mark, doubtful=False) is Verdict.OTHERS:
-            answer = core.clash(batch, batch.producer.stands[given.parts[-1].table])
-            if batch.in_doubt:  # the other one has not landed, so an earlier try of this one may yet
-                answer = Refused(Reason.OUTCOME_UNKNOWN, answer.sequence, answer.expected)
-            core.finish(batch, answer)
+            unknown = Refused(Reason.OUTCOME_UNKNOWN, batch.sequence, expected)
+            # The other one has not landed: an earlier try of this one may yet.
+            core.finish(batch, unknown if batch.in_doubt else clash(batch, expected))
             return
         batch.producer.accepted -= 1
         twin.tickets.update(batch.tickets)
@@ -151,7 +151,7 @@ class Admission:
             stand = producer.stands[part.table]
             piece = Piece(batch, stand, part, answers=stand is answering)
             if not piece.answers:
-                if is_there(piece):
+                if is_there(piece, core.limits.remembered_marks):
                     continue
                 batch.open_parts += 1
             batch.pieces.append(piece)

@@ -155,27 +155,21 @@ class Core:
             batch.open_parts -= 1
             self.touch(batch.pieces[-1].lane)
 
-    def verdict(self, batch: Batch, answering: Stand) -> Acknowledged | Refused:
-        """The answer to a batch whose number is committed."""
+    def verdict(self, batch: Batch, answering: Stand, expected: int) -> Acknowledged | Refused:
+        """The answer to a batch whose number is committed; `expected` is the number that would be taken."""
         given = batch.given
         mark, version = answering.marks.get(batch.number, (None, answering.version))
         if judge(given, mark, doubtful=batch.in_doubt) is Verdict.OTHERS:
-            return self.clash(batch, answering)
+            return clash(batch, expected)
         own = batch.in_doubt if mark is None else mark.stamp == given.stamp
         return Acknowledged(Token(batch.producer.identity, batch.number), version, already=not own)
-
-    def clash(self, batch: Batch, answering: Stand) -> Refused:
-        """The refusal of a batch whose number another one has."""
-        chosen = not (batch.given.assigned or batch.given.sequence is None)
-        reason = Reason.CONTENT_MISMATCH if chosen else Reason.NUMBER_TAKEN
-        return Refused(reason, batch.sequence, batch.producer.expected(answering))
 
     def settle(self, batch: Batch, answering: Stand) -> None:
         """End a batch in flight whose number turned out to be committed, or to leave a gap."""
         if not answering.has(batch.number):
             self.refuse(batch, Reason.GAP, expected=answering.next_number())
             return
-        answer = self.verdict(batch, answering)
+        answer = self.verdict(batch, answering, answering.next_number())
         if isinstance(answer, Refused):
             self.refuse(batch, answer.reason, expected=answering.next_number())
             return
@@ -192,7 +186,7 @@ class Core:
         for piece in list(stand.pending):
             if not stand.has(piece.number):
                 return
-            if is_there(piece):
+            if is_there(piece, self.limits.remembered_marks):
                 stand.land(piece)
                 self._take_out(piece)
                 self.land(piece, stand.version, already=False)
@@ -221,8 +215,15 @@ class Core:
         due = number if expected is None else expected
         for late in behind:
             self._take_back(late)
-            why = reason if late is batch else Reason.PREDECESSOR
-            if late.in_doubt and reason not in CERTAIN:
+            if late is batch:
+                certain, why = reason in CERTAIN, reason
+            else:
+                certain, why = False, Reason.PREDECESSOR
+                answering = late.producer.stands[late.given.parts[-1].table]
+                if reason in CERTAIN and answering.has(late.number):
+                    self.finish(late, self.verdict(late, answering, due))  # an earlier try may have brought it
+                    continue
+            if late.in_doubt and not certain:
                 why = Reason.OUTCOME_UNKNOWN
             self.finish(late, Refused(why, late.number, due, fault))
 
@@ -278,6 +279,12 @@ class Core:
         elif job.state is JobState.STAGED:
             self.untidy[job] = None
         self.touch(piece.lane)
+
+
+def clash(batch: Batch, expected: int) -> Refused:
+    """The refusal of a batch whose number another one has."""
+    chosen = not (batch.given.assigned or batch.given.sequence is None)
+    return Refused(Reason.CONTENT_MISMATCH if chosen else Reason.NUMBER_TAKEN, batch.sequence, expected)
 
 
 def _means_something(what: Timed, when: float) -> bool:

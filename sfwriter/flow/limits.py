@@ -51,7 +51,8 @@ class FlowLimits:
         retry: for staging, committing and looking up.
         max_worker_deaths: a batch whose job killed so many workers is refused.
         max_conflicts: commits in a row that may end in conflict on one table before its batches are refused.
-        remembered_marks: newest batches of each producer whose content is remembered.
+        remembered_marks: newest batches of each producer whose content is remembered. A look at a table
+            gives as many at least.
         remembered_producers: producers that are remembered; the longest idle ones are looked up again.
     """
 

@@ -200,22 +200,28 @@ def judge(given: Submitted, mark: Mark | None, *, doubtful: bool) -> Verdict:
     return Verdict.OURS if ours else Verdict.OTHERS
 
 
-def is_there(piece: Piece) -> bool:
+def is_there(piece: Piece, remembered: int) -> bool:
     """Whether the part of a batch in a table beside the answering one landed in an earlier try of the same batch.
 
-    Here a key stands for nothing: a refused batch may have left its part under it, with other rows.
+    Most batches have no such part, so a number at or below W may have been passed over. Here a key
+    stands for nothing: a refused batch may have left its part under it, with other rows.
+
+    Args:
+        piece: the part.
+        remembered: as many of a producer's newest marks come with each commit.
     """
     stand, given = piece.stand, piece.batch.given
     if not stand.has(piece.number):
         return False
     if stand.single:
         return True
-    mark = stand.marks.get(piece.number)
-    if mark is None:
-        return judge(given, None, doubtful=piece.in_doubt or given.resent) is Verdict.OURS
-    if mark[0].stamp == given.stamp:
-        return True
-    return not (given.assigned or given.sequence is None) and mark[0].digest == given.digest
+    found = stand.marks.get(piece.number)
+    chosen_for_caller = given.assigned or given.sequence is None
+    if found is None:
+        forgotten = not stand.marks or sum(number > piece.number for number in stand.marks) >= remembered
+        return forgotten and (piece.in_doubt or given.resent or not chosen_for_caller)
+    mark = found[0]
+    return mark.stamp == given.stamp or (not chosen_for_caller and mark.digest == given.digest)
 
 
 def single_identity(piece: Piece) -> str:

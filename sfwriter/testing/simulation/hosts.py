@@ -136,6 +136,8 @@ class Host:
         promise(answer.version <= table.version, "the version exists", call, answer)
         if mark is None or self.forgotten(call, token.sequence):
             return
+        if any(producer == given.producer_id for producer, _ in table.undone):
+            return  # until the next look, a machine judges by marks from before the restoration
         brought = mark[0]
         own = brought.stamp == given.stamp
         promise(answer.already != own, "already written means that another call brought it", call, answer, brought)
@@ -221,5 +223,5 @@ class Host:
             if since < 0:
                 heads[ticket] = entered
             overtaken = entered - heads[ticket]
-            promise(overtaken <= len(self.world.producers), "nobody is overtaken for ever", ticket, overtaken)
+            promise(overtaken <= self.world.identities, "nobody is overtaken for ever", ticket, overtaken)
         self.heads = heads

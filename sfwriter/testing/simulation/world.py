@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SIDE = "_quarantine"
 """What follows an answering table's name in that of the table beside it."""
 
+KEYS = 3
+"""Idempotency keys beside each producer."""
+
 TRACED = 200
 """Events that are kept to be told with a finding."""
 
@@ -73,7 +76,7 @@ class Settings:
             faults=random.choice((0.0, 0.05, 0.2, 0.5)),
             poison=random.choice((0.0, 0.0, 0.05, 0.2)),
             early_looks=random.choice((0.0, 0.3)),
-            kept_marks=random.choice((2, 256, 256)),
+            kept_marks=limits.remembered_marks * random.choice((1, 1, 2)),
             restores=random.random() < 0.1,
             limits=limits,
         )
@@ -107,6 +110,7 @@ class World:
         self._made = 0
         self.hosts = [Host(self, index, settings.limits, f"h{index}.0-") for index in range(settings.hosts)]
         self.producers = [f"p{index}" for index in range(settings.producers)]
+        self.identities = len(self.producers) * (1 + KEYS)
         self.callers = [self._new_caller() for _ in range(settings.callers)]
 
     def _new_caller(self) -> Caller:
@@ -119,7 +123,7 @@ class World:
             return Explicit(self, self.producers[index], home, f"{self.producers[index]}/s{self.random.randrange(2)}")
         if kind == 2:
             return Numbered(self, self.producers[index], home)
-        return Keyed(self, f"key:{self.producers[index]}/{self.random.randrange(3)}", home)
+        return Keyed(self, f"key:{self.producers[index]}/{self.random.randrange(KEYS)}", home)
 
     # ------------------------------------------------------------ callers' side
 
