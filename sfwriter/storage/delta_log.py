@@ -131,7 +131,7 @@ class DeltaHandle:
         self._table: DeltaTable | None = None
         self._opened_at_version = 0
         self._looked_at_s = 0.0
-        self._folder: tuple[int, int] | None = None
+        self._seen: tuple[int, tuple[int, int, int]] | None = None
 
     def fresh(self) -> DeltaTable | None:
         """The handle at the newest version, None where there is no table and never was one.
@@ -140,7 +140,7 @@ class DeltaHandle:
             WriterTableError: the table cannot be opened, is damaged, gone, or another.
         """
         table = self._table
-        if table is None or not self._is_same_folder():
+        if table is None or not self._is_same_table():
             return self._reopened()
         version = table.version()
         if self._is_newest(version):
@@ -152,6 +152,7 @@ class DeltaHandle:
         unchanged = table.version() == version and self._place.facts(entry_path(version)) is None
         if unchanged or table.version() - self._opened_at_version > COMMITS_PER_HANDLE:
             return self._reopened()
+        self._remember(table)
         return table
 
     def forget(self) -> None:
@@ -160,13 +161,12 @@ class DeltaHandle:
 
     def _reopened(self) -> DeltaTable | None:
         self._table = None
-        folder = self._folder_now()
         looked_at_s = self._clock.monotonic()
         table = open_table(self._spec, with_files=False)
         self._identity.check(table)
         if table is not None:
             self._opened_at_version = table.version()
-        self._folder = folder
+            self._remember(table)
         self._looked_at_s = looked_at_s
         self._table = table
         return table
@@ -177,17 +177,26 @@ class DeltaHandle:
             return False
         return (self._root / entry_path(version)).exists() and not (self._root / entry_path(version + 1)).exists()
 
-    def _is_same_folder(self) -> bool:
-        return self._folder == self._folder_now()
+    def _is_same_table(self) -> bool:
+        """Local only: entries never change, so another file under a known name belongs to another table."""
+        if self._root is None:
+            return True
+        return self._seen is not None and self._look_of(self._seen[0]) == self._seen[1]
 
-    def _folder_now(self) -> tuple[int, int] | None:
+    def _remember(self, table: DeltaTable) -> None:
+        version = table.version()
+        look = self._look_of(version)
+        self._seen = None if look is None else (version, look)
+
+    def _look_of(self, version: int) -> tuple[int, int, int] | None:
         if self._root is None:
             return None
         try:
-            found = (self._root / LOG_FOLDER).stat()
+            found = (self._root / entry_path(version)).stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        # The number alone is not enough: a file made after another was deleted often gets the same.
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def entry_path(version: int) -> str:
