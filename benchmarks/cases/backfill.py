@@ -66,11 +66,12 @@ def with_sfwriter(sources: str, warehouse: str, options: dict[str, Any] | None =
     """Backfill the sources into a new table. The writer's opening and closing count."""
     from sfwriter import LogWriter, WriterConfig
     from sfwriter.backfill import backfill
+    from sfwriter.sources import discover
 
     config = WriterConfig(warehouse=warehouse, parallel_write_threads=THREADS, **(options or {}))
     began = time.perf_counter()
     with LogWriter(config=config) as writer:
-        result = backfill(writer, [sources])
+        result = backfill(writer, discover([sources]).sources)
     return {"secs": time.perf_counter() - began, "rows": float(result["rows_written"])}
 
 

@@ -58,10 +58,11 @@ def run_acks(threads: int) -> Callable[[Setting], Figures]:
 def backfill_through_service(sources: str, warehouse: str) -> Figures:
     """Time the backfill alone."""
     from sfwriter.backfill import backfill as fill
+    from sfwriter.sources import discover
 
     with running_service(warehouse) as client:
         began = time.perf_counter()
-        result = fill(client, [sources])
+        result = fill(client, discover([sources]).sources)
         return {"secs": time.perf_counter() - began, "rows": float(result["rows_written"])}
 
 
@@ -86,10 +87,10 @@ def running_service(warehouse: str) -> Iterator[LogClient]:
         log_to_driver=False, configure_logging=False,
     )  # fmt: skip
     try:
-        with Service.start(WriterConfig(warehouse=warehouse, parallel_write_threads=WRITERS), name="benchmark"):
-            with connect("benchmark") as client:
-                client.write_log_rows(_warm_up())
-                yield client
+        config = WriterConfig(warehouse=warehouse, parallel_write_threads=WRITERS)
+        with Service.start(config, name="benchmark"), connect("benchmark") as client:
+            client.write_log_rows(_warm_up())
+            yield client
     finally:
         ray.shutdown()
 

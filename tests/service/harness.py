@@ -105,11 +105,11 @@ class ClientProcess:
                 command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out, stderr=errors
             )
 
-    def kill(self) -> None:
-        """SIGKILL."""
+    @property
+    def pid(self) -> int:
+        """Of its present life."""
         assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        return self.process.pid
 
     def acknowledged(self) -> int:
         """The highest number that it saw acknowledged, -1 before the first."""
@@ -120,7 +120,8 @@ class ClientProcess:
 
     def check_alive(self) -> None:
         """Raise with its last words where it ended by itself."""
-        if self.process is not None and self.process.poll() not in (None, 0):
+        assert self.process is not None
+        if self.process.poll() not in (None, 0):
             words = (self.folder / f"{self.producer_id}.err").read_text()[-3000:]
             raise AssertionError(f"client {self.producer_id} ended with {self.process.returncode}:\n{words}")
 
@@ -171,13 +172,13 @@ class Load:
             client.check_alive()
             assert client.said.read_text().endswith("ends\n")
 
-    def check(self) -> int:
+    def check(self, acknowledged: dict[str, int] | None = None) -> int:
         """Every producer's rows are there without a gap, each once, up to its number; returns the rows.
 
-        What was acknowledged before the look must be in it.
+        Args:
+            acknowledged: producer to a number that must be there, if not what the clients saw acknowledged.
         """
-        acknowledged = {client.producer_id: client.acknowledged() for client in self.clients}
-        return check_exact(self.table, acknowledged)
+        return check_exact(self.table, acknowledged or {c.producer_id: c.acknowledged() for c in self.clients})
 
 
 def check_exact(table: Path, acknowledged: dict[str, int]) -> int:
