@@ -134,7 +134,7 @@ class Host:
         if there is not None:
             promise(answer.version >= there[0][1], "the version holds the batch", call, answer, there)
         promise(answer.version <= table.version, "the version exists", call, answer)
-        if mark is None or self.forgotten(call, token.sequence):
+        if mark is None or self._forgotten(call, token.sequence):
             return
         if any(producer == given.producer_id for producer, _ in table.undone):
             return  # until the next look, a machine judges by marks from before the restoration
@@ -157,14 +157,9 @@ class Host:
             copies = [other for other, _ in side.state.calls.get(key, ()) if other.content == call.content]
             promise(len(copies) == 1, "an acknowledged batch's part is there once", part.table, key, call, copies)
 
-    def forgotten(self, call: Call, number: int) -> bool:
-        """Whether what is remembered of a committed number may be gone."""
-        keep = min(self.limits.remembered_marks, self.world.settings.kept_marks)
-        for part in call.given.parts:
-            marks = self.world.tables[part.table].state.marks.get(call.given.producer_id, {})
-            if sum(other > number for other in marks) >= keep:
-                return True
-        return False
+    def _forgotten(self, call: Call, number: int) -> bool:
+        tables = [self.world.tables[part.table] for part in call.given.parts]
+        return any(table.forgotten(call.given.producer_id, number) for table in tables)
 
     def _refused(self, call: Call, answer: Refused) -> None:
         reason, given = answer.reason, call.given

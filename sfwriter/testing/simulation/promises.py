@@ -7,7 +7,7 @@ class Broken(AssertionError):  # noqa: N818  a finding, told with its story by t
     """A promise of the core did not hold."""
 
 
-def promise(kept: bool, told: str, *about: object) -> None:  # noqa: FBT001  reads as a sentence
+def promise(kept: bool, told: str, *about: object) -> None:
     """Raise `Broken` where a promise is not kept.
 
     Args:

@@ -78,12 +78,13 @@ class State:
 class ModelTable:
     """One table: commits are compared with it for each producer, as `sfwriter.storage.engine` promises."""
 
-    def __init__(self, name: str, *, answers: bool, kept_marks: int, keep_history: bool) -> None:
+    def __init__(self, name: str, *, answers: bool, remembered: int, kept_marks: int, keep_history: bool) -> None:
         """Begin empty at version 0.
 
         Args:
             name: of the table.
             answers: whether it answers for its producers, else it stands beside one that does.
+            remembered: as many of a producer's newest marks come with each commit.
             kept_marks: how many marks of each producer the log remembers.
             keep_history: whether it can be restored.
         """
@@ -92,6 +93,7 @@ class ModelTable:
         self.version = 0
         self.state = State()
         self.undone: dict[tuple[str, int], None] = {}
+        self._remembered = remembered
         self._kept_marks = kept_marks
         self._history: list[State] | None = [State()] if keep_history else None
 
@@ -154,6 +156,10 @@ class ModelTable:
         self.version += 1
         self._history.append(old.copy())
 
+    def forgotten(self, producer: str, number: int) -> bool:
+        """Whether what is remembered of a committed number may be gone."""
+        return sum(other > number for other in self.state.marks.get(producer, ())) >= self._remembered
+
     def _land(self, token: Token, call: Call) -> None:
         state = self.state
         key = (token.producer_id, token.sequence)
@@ -165,5 +171,7 @@ class ModelTable:
             state.contents[call.content] = self.version
         else:
             copies = [other for other, _ in there if other.content == call.content]
-            promise(not copies, "a part lands once under its number", self.name, token, call, copies)
+            # Of a part whose mark is forgotten, nobody can say whether it is there.
+            told = not self.forgotten(token.producer_id, token.sequence)
+            promise(not (copies and told), "a part lands once under its number", self.name, token, call, copies)
         there.append((call, self.version))

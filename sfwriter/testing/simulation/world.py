@@ -97,7 +97,11 @@ class World:
         for index in range(settings.tables):
             for name, answers in ((f"logs{index}", True), (f"logs{index}{SIDE}", False)):
                 self.tables[name] = ModelTable(
-                    name, answers=answers, kept_marks=settings.kept_marks, keep_history=settings.restores
+                    name,
+                    answers=answers,
+                    remembered=settings.limits.remembered_marks,
+                    kept_marks=settings.kept_marks,
+                    keep_history=settings.restores,
                 )
         self.calls: dict[int, Call] = {}
         self.files: dict[str, tuple[tuple[Token, Call], ...]] = {}
