@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 import uuid
 from contextlib import ExitStack, suppress
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sfwriter.arrays import array_of, scalar_of
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
 from sfwriter.storage.columns import check_writable, with_null_marks
@@ -40,6 +41,8 @@ _LEAST_GROUP_ROWS = 4_096
 """Row groups below it cost more in headers and lost compression than an overshoot of the file size."""
 
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
 _DEFAULT_CLOCK = SystemClock()
 
@@ -84,7 +87,7 @@ def joined_rows(spec: TableSpec, batches: Sequence[BatchToStage], clock: Clock) 
     """All rows as one table: the spec's columns in its order, then the others in the order they came."""
     filled = [batch for batch in batches if batch.rows.num_rows]
     schema = _schema_of(spec, filled)
-    now = pa.scalar(clock.now(), pa.timestamp("us", "UTC"))
+    now = scalar_of((clock.now() - _EPOCH) // _MICROSECOND, pa.int64()).cast(pa.timestamp("us", "UTC"))
     tables = []
     for batch in filled:
         count = batch.rows.num_rows
@@ -93,14 +96,18 @@ def joined_rows(spec: TableSpec, batches: Sequence[BatchToStage], clock: Clock) 
         for column in schema:
             stamp = spec.stamps.get(column.name)
             if stamp is not None:
-                value = {"time": now, "producer": batch.token.producer_id, "batch": str(batch.token)}[stamp]
-                columns.append(pa.repeat(pa.scalar(value, column.type), count))
+                value = now if stamp == "time" else scalar_of(_stamp(stamp, batch), column.type)
+                columns.append(pa.repeat(value, count))
             elif column.name in present and not pa.types.is_null(batch.rows.schema.field(column.name).type):
                 columns.append(batch.rows.column(column.name))
             else:
                 columns.append(pa.nulls(count, column.type))
         tables.append(pa.table(columns, schema=schema))
     return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _stamp(stamp: str, batch: BatchToStage) -> str:
+    return {"producer": batch.token.producer_id, "batch": str(batch.token)}[stamp]
 
 
 def _schema_of(spec: TableSpec, batches: Sequence[BatchToStage]) -> pa.Schema:
@@ -144,7 +151,7 @@ def partitioned(spec: TableSpec, table: pa.Table) -> Iterator[tuple[dict[str, st
             context={"table": spec.name, "partition_columns": names},
             suggestions=["Partition by columns that the table has."],
         )
-    keyed = pa.table({**{name: table.column(name) for name in names}, "": pa.array(range(table.num_rows), pa.int64())})
+    keyed = pa.table({**{name: table.column(name) for name in names}, "": array_of(range(table.num_rows), pa.int64())})
     # One row for each combination, with the positions of its rows.
     groups = keyed.group_by(names, use_threads=False).aggregate([("", "list")])
     folders = [

@@ -18,6 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from sfwriter.exceptions import WriterSchemaError, WriterTableError
+from sfwriter.storage import delta_commit
 from sfwriter.storage.engine import CommitConflict, CommitUnknown
 
 ROOT = Path(__file__).parents[2]
@@ -352,6 +353,19 @@ def test_a_refusal_by_delta_rs_is_a_conflict(delta, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(DeltaTable, "create_write_transaction", raising(CommitFailedError("Metadata changed")))
         with pytest.raises(CommitConflict):
+            delta.put(table, "p", 0)
+
+
+def test_a_lost_answer_is_no_refusal_whatever_its_class(delta, monkeypatch):
+    table = delta.ready()
+    lost = CommitFailedError("Error interacting with the object store: the request timed out")
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "create_write_transaction", raising(lost))
+        with pytest.raises(WriterTableError, match="timed out"):
+            delta.put(table, "p", 0)
+        # In an object store the request may still arrive.
+        patch.setattr(delta_commit, "local_root", lambda location: None)
+        with pytest.raises(CommitUnknown, match="timed out"):
             delta.put(table, "p", 0)
 
 

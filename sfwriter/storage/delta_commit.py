@@ -1,0 +1,338 @@
+"""A commit through delta-rs: compare, write one log entry, and be certain how it ended.
+
+Receives: commit groups.
+Produces: receipts, or the outcomes of `sfwriter.storage.engine`.
+Guarantees: each producer's numbers are compared and swapped, however long the committer was frozen in
+    between; a receipt means visible and on the disk; an exception of delta-rs is looked into before
+    anything is said of the outcome.
+Never does: run for two threads at once (its owner locks); let a checkpoint's failure reach the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from deltalake import CommitProperties, Field, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
+
+from sfwriter.exceptions import WriterError, WriterTableError
+from sfwriter.storage.columns import columns_to_add
+from sfwriter.storage.commit_notes import FIELD, CommitNote, CommitNotes
+from sfwriter.storage.delta_features import check_writable_table
+from sfwriter.storage.delta_log import COMMITS_PER_HANDLE, DeltaHandle
+from sfwriter.storage.delta_read import arrow_schema
+from sfwriter.storage.engine import CommitConflict, CommitReceipt, CommitUnknown, StagedFilesLost
+from sfwriter.storage.faults import first_words, is_foreign, log_error, reported, reported_by_delta
+from sfwriter.storage.known_sequences import KnownSequences
+from sfwriter.storage.place import local_root, place_of
+from sfwriter.storage.staging import staged_schema
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+    from sfwriter.clock import Clock
+    from sfwriter.storage.delta_log import LogDisk, TableIdentity
+    from sfwriter.storage.engine import CommitGroup, Mark, StagedFile, TableSpec
+
+_log = logging.getLogger(__name__)
+
+_COMMITS_PER_TIDYING = 1_000
+"""Dropping expired log entries lists the whole log: up to 50 ms."""
+
+_RETENTION_SHARE = 0.5
+"""A staged file older than this share of the deleted-file retention is not committed: VACUUM may be at it."""
+
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""A checkpoint that fails as a hook raises out of a commit that has landed."""
+
+_REFUSALS = re.compile(
+    r"Concurrent transaction failed|a concurrent transaction|Metadata changed|Protocol changed"
+    r"|existing table version|Failed to commit transaction: \d+"
+)
+"""What delta-rs says when rivals were in the way. Its `CommitFailedError` alone is no proof: it is raised
+for a lost answer of the object store, too."""
+
+
+class LogMemory:
+    """What this process knows of a table's log, from its own commits and looks. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._notes = CommitNotes()
+        self._sequences = KnownSequences()
+        self._lock = threading.Lock()
+
+    def agrees(self, version: int, producer: str, sequence: int | None) -> bool:
+        """Whether the producer is known to stand there at this version. False says nothing."""
+        with self._lock:
+            return self._sequences.agrees(version, producer, sequence)
+
+    def landed(self, group: CommitGroup, version: int) -> None:
+        """Our own commit made this version."""
+        with self._lock:
+            self._notes.add_own(CommitNote.of(group), version)
+            self._sequences.advance(group, version)
+
+    def looked(self, table: DeltaTable, sequences: dict[str, int | None]) -> dict[str, dict[int, tuple[Mark, int]]]:
+        """Take in what a fresh handle says; the marks of those producers."""
+        version = table.version()
+        with self._lock:
+            missing = self._notes.missing(version)
+            if missing:
+                self._notes.learn(table.history(missing), version)
+            self._sequences.learn(version, sequences)
+            return {producer: self._notes.marks(producer) for producer in sequences}
+
+    def forget_sequences(self) -> None:
+        """After a commit that raised, nothing is taken for granted."""
+        with self._lock:
+            self._sequences.forget()
+
+
+class Committer:
+    """Commits to one table. For one thread at a time."""
+
+    def __init__(
+        self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, memory: LogMemory, clock: Clock
+    ) -> None:
+        """Touches nothing yet."""
+        self._spec = spec
+        self._clock = clock
+        self._place = place_of(spec)
+        self._disk = disk
+        self._handle = DeltaHandle(spec, identity, clock)
+        self.memory = memory
+        self._commits = 0
+        self._commits_at_checkpoint = 0
+
+    def commit(self, group: CommitGroup) -> CommitReceipt:
+        """One Delta transaction, ending as `sfwriter.storage.engine` says."""
+        table = self._evolved(group)
+        self._compare(table, group)
+        actions = self._actions(table, group)
+        before = table.version()
+        try:
+            table.create_write_transaction(
+                actions,
+                "append",
+                table.schema(),
+                partition_by=list(table.metadata().partition_columns),
+                commit_properties=self._properties(group),
+                post_commithook_properties=_NO_HOOKS,
+            )
+            version = self._version_of(table, group, before)
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            version = self._looked_up(group, before, error)
+        try:
+            self._disk.settle(version)
+        except OSError as error:
+            raise CommitUnknown(f"Visible as version {version}, and perhaps not on the disk: {error}") from error
+        self.memory.landed(group, version)
+        self._commits += 1
+        if self._commits - self._commits_at_checkpoint >= COMMITS_PER_HANDLE:
+            self._commits_at_checkpoint = self._commits
+            self._checkpoint_quietly(table)
+        return CommitReceipt(version)
+
+    def checkpoint(self) -> int:
+        """Write a checkpoint and drop expired entries; the version that it holds."""
+        with reported_by_delta("checkpoint", self._spec):
+            self._handle.forget()
+            table = self._fresh()
+            self._checkpoint(table, tidy=True)
+            self._handle.forget()
+        self._commits_at_checkpoint = self._commits
+        return int(table.version())
+
+    # ------------------------------------------------------------ steps
+
+    def _fresh(self) -> DeltaTable:
+        table = self._handle.fresh()
+        if table is None:
+            raise WriterTableError(
+                f"There is no table {self._spec.name} at {self._spec.location} to commit to.",
+                context={"table": self._spec.name, "location": self._spec.location},
+                suggestions=["Open the table with a writer first: it makes it."],
+                code="table_missing",
+            )
+        return table
+
+    def _evolved(self, group: CommitGroup) -> DeltaTable:
+        """The table at its newest version, with every column that the group's files have."""
+        schemas = [staged_schema(staged) for staged in group.staged if staged.files]
+        table = self._fresh()
+        check_writable_table(table, self._spec)
+        new = columns_to_add(arrow_schema(table), schemas, self._spec) if schemas else []
+        if not new:
+            return table
+        try:
+            fields = Schema.from_arrow(pa.schema(new)).fields
+            table.alter.add_columns([Field(field.name, field.type, nullable=True) for field in fields],
+                                    post_commithook_properties=_NO_HOOKS)  # fmt: skip
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            # Nothing of the group itself has landed, whatever became of the columns.
+            self._handle.forget()
+            if _is_refusal(error):
+                raise CommitConflict(f"Columns could not be added: {first_words(error)}") from error
+            raise log_error(error, "add columns to", self._spec) from error
+        self._handle.forget()
+        table = self._fresh()
+        if columns_to_add(arrow_schema(table), schemas, self._spec):
+            raise CommitConflict("Columns that were just added are gone again.")
+        return table
+
+    def _compare(self, table: DeltaTable, group: CommitGroup) -> None:
+        """delta-rs does not compare versions of a producer; it only notices rivals since the snapshot."""
+        version = table.version()
+        for advance in group.advances:
+            if self.memory.agrees(version, advance.producer_id, advance.after):
+                continue
+            found = table.transaction_version(advance.producer_id)
+            if found != advance.after:
+                raise CommitConflict(
+                    f"Producer {advance.producer_id!r} stands at {found} in version {version},"
+                    f" and the plan is built on {advance.after}."
+                )
+
+    def _actions(self, table: DeltaTable, group: CommitGroup) -> list[AddAction]:
+        partitions = set(table.metadata().partition_columns)
+        oldest_ms = self._oldest_ms(table)
+        lost = []
+        actions = []
+        for position, staged in enumerate(group.staged):
+            for file in staged.files:
+                if set(file.partition_values) != partitions:
+                    raise partition_clash(self._spec, sorted(file.partition_values), sorted(partitions))
+                with reported("look at staged files of", self._spec):
+                    facts = self._place.facts(file.path)
+                if facts is None or facts.size_bytes != file.size_bytes or facts.modified_ms < oldest_ms:
+                    lost.append(position)
+                    break
+                actions.append(_add_action(file))
+        if lost:
+            raise StagedFilesLost(f"Staged files of {self._spec.name} are missing, changed or too old.", tuple(lost))
+        return actions
+
+    def _oldest_ms(self, table: DeltaTable) -> float:
+        retention_ms = _retention_ms(table.metadata().configuration.get("delta.deletedFileRetentionDuration"))
+        return self._now_ms() - retention_ms * _RETENTION_SHARE
+
+    def _properties(self, group: CommitGroup) -> CommitProperties:
+        now_ms = self._now_ms()
+        return CommitProperties(
+            custom_metadata={FIELD: CommitNote.of(group).to_text()},
+            app_transactions=[
+                Transaction(advance.producer_id, advance.upto, now_ms if advance.expires else None)
+                for advance in group.advances
+            ],
+        )
+
+    def _version_of(self, table: DeltaTable, group: CommitGroup, before: int) -> int:
+        """The version that the group's commit, which has just landed, became. Brings the handle up to date."""
+        table.update_incremental()
+        if table.version() == before + 1:
+            return before + 1
+        version = _find(table, group, before)
+        if version is None:
+            raise LookupError(f"Group {group.group_id} is not among the versions after {before}")
+        return version
+
+    def _looked_up(self, group: CommitGroup, before: int, error: BaseException) -> int:
+        """The version where the commit landed for all that it raised; else the outcome, as an exception."""
+        self._handle.forget()
+        self.memory.forget_sequences()
+        try:
+            version = _find(self._fresh(), group, before)
+        except BaseException as second:
+            if not is_foreign(second):
+                raise
+            raise CommitUnknown(f"{first_words(error)}; and then: {first_words(second)}") from error
+        if version is not None:
+            _log.warning("Commit %s of %s landed, and raised all the same: %s", version, self._spec.name, error)
+            return version
+        if _is_refusal(error):
+            # delta-rs met a rival's commit at every version that it tried, so nothing of this one is under way.
+            raise CommitConflict(first_words(error)) from error
+        if local_root(self._spec.location) is None or not isinstance(error, Exception):
+            raise CommitUnknown(first_words(error)) from error
+        # On a local disk the calls that failed have ended: what is not there now will not come.
+        raise log_error(error, "commit to", self._spec) from error
+
+    def _checkpoint_quietly(self, table: DeltaTable) -> None:
+        """The commit has landed: nothing that fails here may turn it into an error."""
+        try:
+            self._checkpoint(table, tidy=self._commits % _COMMITS_PER_TIDYING == 0)
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name, error)
+        self._handle.forget()
+
+    def _checkpoint(self, table: DeltaTable, *, tidy: bool) -> None:
+        table.create_checkpoint()
+        # On the disk before any entry that it replaces is dropped.
+        self._disk.settle_checkpoint(table.version())
+        if tidy:
+            table.cleanup_metadata()
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+
+def _find(table: DeltaTable, group: CommitGroup, before: int) -> int | None:
+    """The version after `before` whose entry has the group's id."""
+    newer = table.version() - before
+    for entry in table.history(newer) if newer > 0 else []:
+        note = CommitNote.from_entry(entry)
+        if note is not None and note.group_id == group.group_id:
+            return int(entry["version"])
+    return None
+
+
+def _add_action(file: StagedFile) -> AddAction:
+    return AddAction(
+        path=file.path,
+        size=file.size_bytes,
+        partition_values=dict(file.partition_values),
+        modification_time=file.modified_ms,
+        data_change=True,
+        stats=file.statistics,
+    )
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, CommitFailedError) and _REFUSALS.search(str(error)) is not None
+
+
+def partition_clash(spec: TableSpec, given: list[str], found: list[str]) -> WriterError:
+    """The error for a table that is partitioned by other columns than it was to be."""
+    return WriterTableError(
+        f"{spec.name} is partitioned by {', '.join(found) or 'nothing'}, and was to be written partitioned by"
+        f" {', '.join(given) or 'nothing'}.",
+        context={"table": spec.name, "location": spec.location, "expected": found, "given": given},
+        suggestions=["Set `partition_columns` to the table's own, or leave it empty."],
+        code="partition_clash",
+    )
+
+
+_INTERVAL = re.compile(r"^interval\s+(\d+(?:\.\d+)?)\s+(\w+?)s?$", re.IGNORECASE)
+_UNIT_MS = {"millisecond": 1, "second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000,
+            "week": 604_800_000}  # fmt: skip
+_WEEK_MS = 604_800_000
+
+
+def _retention_ms(text: str | None) -> float:
+    """A Delta interval in milliseconds; one week, Delta's default, where it is not given."""
+    found = _INTERVAL.match(text.strip()) if text else None
+    if found is None or found[2].lower() not in _UNIT_MS:
+        return _WEEK_MS
+    return float(found[1]) * _UNIT_MS[found[2].lower()] or math.inf
