@@ -14,12 +14,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.arrays import array_of
 from sfwriter.ingest.kinds import MOMENT, OBJECT
-from sfwriter.ingest.values import EPOCH, MAX_MICROS, MIN_MICROS, NAIVE_EPOCH, Misfit, plain
+from sfwriter.ingest.values import EPOCH, MAX_MICROS, MICROSECOND, MIN_MICROS, NAIVE_EPOCH, Misfit, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from sfwriter.ingest.kinds import Kind
 
@@ -68,7 +69,7 @@ def _fast(given: Sequence[Any], kind: Kind, *, missing: bool) -> pa.Array | None
         return _moments(given, kind.type, missing=missing)
     if kind is OBJECT:
         return _objects(given, missing=missing)
-    made = pa.array(given, kind.type)
+    made = array_of(given, kind.type)
     # Beyond 2 GiB of text Arrow answers with several chunks.
     return made if isinstance(made, pa.Array) else pa.concat_arrays(made.chunks)
 
@@ -76,14 +77,16 @@ def _fast(given: Sequence[Any], kind: Kind, *, missing: bool) -> pa.Array | None
 def _moments(given: Sequence[Any], kept: pa.DataType, *, missing: bool) -> pa.Array | None:
     # 8 to 10 million a second; handing the datetimes to Arrow does 2.
     epoch = _epoch_beside(next(value for value in given if value is not None))
-    spans: list[timedelta | None] = (
-        [None if value is None else value - epoch for value in given] if missing else [value - epoch for value in given]
+    spans: list[int | None] = (
+        [None if value is None else (value - epoch) // MICROSECOND for value in given]
+        if missing
+        else [(value - epoch) // MICROSECOND for value in given]
     )
-    # Views cost 1 µs a column and chunk, casts 20.
-    micros = pa.array(spans, pa.duration("us")).view(pa.int64())
+    micros = array_of(spans, pa.int64())
     limits = pc.min_max(micros)
     if limits["min"].as_py() < MIN_MICROS or limits["max"].as_py() > MAX_MICROS:
         return None
+    # A view costs 1 µs a column and chunk, a cast 20.
     return micros.view(kept)
 
 
@@ -109,7 +112,7 @@ def _objects(given: Sequence[Any], *, missing: bool) -> pa.Array | None:
         if missing
         else [dumps(value, option=option).decode() for value in given]
     )
-    made = pa.array(texts, pa.string())
+    made = array_of(texts, pa.string())
     if not isinstance(made, pa.Array):
         return None
     # A null may be what orjson made of NaN: then each is looked at.

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from sfwriter.arrays import constant
 from sfwriter.schema import LOG_SCHEMA
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def _column_hash(column: pa.ChunkedArray) -> bytes:
             continue
         if pa.types.is_string(chunk.type):
             lengths = pc.binary_length(chunk)
-            places.update(_view(pc.fill_null(lengths, -1) if nullable else lengths))
+            known = pc.fill_null(lengths, constant(-1, pa.int64()).cast(lengths.type)) if nullable else lengths
+            places.update(_view(known))
             values.update(_text_bytes(chunk, lengths))
             continue
         if nullable:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.arrays import array_of, scalar_of
 from sfwriter.batch import EncodedBatch
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.ingest import refusals
@@ -154,7 +155,7 @@ class Gate:
         if column.null_count == 0 and (run_id is not None or len(column)):
             return table, run_id if run_id is not None else column[0].as_py()
         made = run_id if run_id is not None else self._new_run_id()
-        return _replaced(table, "run_id", pc.fill_null(column, made)), made
+        return _replaced(table, "run_id", pc.fill_null(column, scalar_of(made, pa.string()))), made
 
     def _judge(self, encoded: Encoded, table: pa.Table, digest: str, run_id: str) -> Gated:
         every = breaches(table)
@@ -201,7 +202,7 @@ def _with_defaults(encoded: Encoded, run_id: str | None) -> pa.Table:
     """The rows with what a missing value stands for: the call's run id, and success where there is no error."""
     table = encoded.rows
     if run_id is not None and table.column("run_id").null_count:
-        table = _replaced(table, "run_id", pc.fill_null(table.column("run_id"), run_id))
+        table = _replaced(table, "run_id", pc.fill_null(table.column("run_id"), scalar_of(run_id, pa.string())))
     success = table.column("success")
     if success.null_count:
         fine: Any = pc.is_null(table.column("error_message"))
@@ -210,7 +211,7 @@ def _with_defaults(encoded: Encoded, run_id: str | None) -> pa.Table:
         unknown = {fault.row for fault in encoded.faults if fault.column == "success"}
         if told or unknown:
             listed = enumerate(fine.to_pylist())
-            fine = pa.array([None if row in unknown else ok and row not in told for row, ok in listed])
+            fine = array_of([None if row in unknown else ok and row not in told for row, ok in listed], pa.bool_())
         table = _replaced(table, "success", pc.if_else(pc.is_valid(success), success, fine))
     return table
 
@@ -219,10 +220,10 @@ def _lowered(table: pa.Table) -> pa.Table:
     """`BRONZE` becomes `bronze`: names of phases and run modes that differ only in case."""
     for name, allowed in (("phase", PHASES), ("run_mode", RUN_MODES)):
         column = table.column(name)
-        known = pc.is_in(column, pa.array([*allowed, None], pa.string()))
+        known = pc.is_in(column, array_of([*allowed, None], pa.string()))
         if not pc.all(known).as_py():
             low = pc.utf8_lower(column)
-            table = _replaced(table, name, pc.if_else(pc.is_in(low, pa.array(allowed)), low, column))
+            table = _replaced(table, name, pc.if_else(pc.is_in(low, array_of(allowed, pa.string())), low, column))
     return table
 
 

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from sfwriter.arrays import array_of, scalar_of
 from sfwriter.ingest import jsontext, values
 from sfwriter.ingest.values import Misfit
 from sfwriter.schema import LOG_SCHEMA, LOG_STAMPS, TIMESTAMP
@@ -48,7 +49,7 @@ class Kind:
 
     def array(self, converted: list[Any]) -> pa.Array:
         """Converted values (None: null) as the column's type."""
-        made = pa.array(converted, self.stored)
+        made = array_of(converted, self.stored)
         return made if self.stored == self.type else made.cast(self.type)
 
 
@@ -108,7 +109,7 @@ def _narrowed(convert: Callable[[Any, bool], Any], kept: pa.DataType) -> Callabl
         if isinstance(found, Misfit):
             return found
         try:
-            same = pa.scalar(found, kept).as_py() == found or math.isnan(found)
+            same = scalar_of(found, kept).as_py() == found or math.isnan(found)
         except (pa.ArrowException, OverflowError):
             same = False
         return found if same else Misfit(f"does not fit in {kept}")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.arrays import array_of, constant
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -71,14 +73,14 @@ def _required(rows: pa.Table) -> Iterator[Breach]:
 def _texts(rows: pa.Table) -> Iterator[Breach]:
     for name in ("run_id", "step_name"):
         column = rows.column(name)
-        blank = pc.or_(pc.equal(pc.binary_length(column), 0), pc.utf8_is_space(column))
+        blank = pc.or_(pc.equal(pc.binary_length(column), constant(0, pa.int64())), pc.utf8_is_space(column))
         for place in _places(blank):
             yield Breach(place, name, f"{name} is empty: {_shown(column, place)}")
     for name, allowed in (("phase", PHASES), ("run_mode", RUN_MODES)):
         column = rows.column(name)
         if column.null_count == len(column):
             continue
-        other = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, pa.array(allowed))))
+        other = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, array_of(allowed, pa.string()))))
         for place in _places(other):
             yield Breach(place, name, f"{name} is {_shown(column, place)}, not one of {', '.join(allowed)}")
 
@@ -93,11 +95,13 @@ def _numbers(rows: pa.Table) -> Iterator[Breach]:
         for place in _places(pc.invert(pc.is_finite(column))):
             yield Breach(place, field.name, f"{field.name} is {column[place].as_py()}, not a finite number")
     for name in ("duration_secs", *COUNTS):
-        yield from _outside(rows, name, lambda column: pc.less(column, 0), "negative", low=0, high=None)
+        yield from _outside(
+            rows, name, lambda column: pc.less(column, constant(0, pa.int64())), "negative", low=0, high=None
+        )
     yield from _outside(
         rows,
         "validation_rate",
-        lambda column: pc.or_(pc.less(column, 0), pc.greater(column, 100)),
+        lambda column: pc.or_(pc.less(column, constant(0, pa.int64())), pc.greater(column, constant(100, pa.int64()))),
         "outside 0 to 100",
         low=0,
         high=100,
