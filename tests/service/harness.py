@@ -88,7 +88,6 @@ class ClientProcess:
     service: str
     producer_id: str
     folder: Path
-    lives: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -98,7 +97,8 @@ class ClientProcess:
 
     def begin(self) -> None:
         """Start it, or its successor."""
-        self.lives += 1
+        if self.process is not None:
+            self.process.wait()
         command = [sys.executable, str(Path(__file__)), self.service, self.producer_id, str(self.folder / "stop")]
         with self.said.open("ab") as out, (self.folder / f"{self.producer_id}.err").open("ab") as errors:
             self.process = subprocess.Popen(

@@ -41,7 +41,7 @@ def test_writers_that_die_lose_no_row_and_double_none(working):
 
 
 def test_a_coordinator_that_dies_forgets_nothing_that_was_acknowledged(working):
-    for _ in range(4):
+    for _ in range(3):
         working.kill(working.coordinator_pid())
         working.wait_for_progress()
         working.check()
