@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := $(wildcard sfwriter actors benchmarks)
+CODE := $(wildcard sfwriter actors benchmarks deploy)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types imports unit wheel bench simulate constraints format clean

@@ -61,6 +61,8 @@ class Household:
         self._folder = Path(tempfile.mkdtemp(prefix="sfwriter-", dir=self._place))
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(self._folder / "token")
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Ray gives its processes 30 s, which a machine that is busy with other things does not always keep.
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "90")
         for other in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             os.environ.pop(other, None)
         import ray

@@ -19,7 +19,7 @@ SOURCES: dict[str, bytes] = {
     "tiny/good.py": b'def plain():\n    """It does nothing."""\n\n\ndef branchy(x):\n'
     + b"".join(b"    if x == %d:\n        return %d\n" % (n, n) for n in range(20)),
     "tiny/old.py": b'print "two"\n',
-    "tiny/odd.py": b"# one line is fine\n# \xff\xfe is not\n",
+    "tiny/odd.py": b"# fine\n\n# \xff\xfe is not\n# fine\n",
     "tiny/unknown.py": b"# -*- coding: uft-8 -*-\n",
     "tiny/long.py": b"x = 1\n" * 40_000,
 }

@@ -36,7 +36,7 @@ def test_what_is_broken_fails_with_the_error_that_happened(package: Package) -> 
         "parse tiny/old.py", "read tiny/odd.py", "read tiny/unknown.py", "read tiny/long.py", "read tiny/gone.py",
     }  # fmt: skip
     assert failures["parse tiny/old.py"].startswith("SyntaxError: ")
-    assert failures["read tiny/odd.py"].startswith("UndecodableLinesError: 1 of 2 lines: ")
+    assert failures["read tiny/odd.py"].startswith("UndecodableLinesError: 1 of 4 lines: ")
     assert "uft-8" in failures["read tiny/unknown.py"]
     assert failures["read tiny/long.py"].startswith("FileTooLargeError: 240,000 bytes")
     assert failures["read tiny/gone.py"].startswith("FileNotFoundError: ")
@@ -46,7 +46,7 @@ def test_validation_rates_are_counted(package: Package) -> None:
     steps = steps_of(package)
     good, odd, empty = (steps[name] for name in ("parse tiny/good.py", "read tiny/odd.py", "parse tiny/__init__.py"))
     assert (good.rows_written, good.valid_rows, good.invalid_rows, good.validation_rate) == (2, 1, 1, 50.0)
-    assert (odd.rows_processed, odd.valid_rows, odd.invalid_rows, odd.validation_rate) == (2, 1, 1, 50.0)
+    assert (odd.rows_processed, odd.valid_rows, odd.invalid_rows, odd.validation_rate) == (4, 3, 1, 75.0)
     assert empty.validation_rate is None, "nothing was written, so no share of it is valid"
 
 
