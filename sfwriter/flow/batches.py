@@ -153,8 +153,8 @@ class Job:
     """
 
     __slots__ = (
-        "attempt", "deadline", "deaths", "failures", "lane", "nbytes", "not_before", "order", "pieces", "spent", "staged",
-        "state", "uncertain",
+        "attempt", "deadline", "deaths", "failures", "lane", "nbytes", "not_before", "order", "pieces", "spent",
+        "staged", "state", "uncertain",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, order: tuple[int, ...], pieces: list[Piece]) -> None:

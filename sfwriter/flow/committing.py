@@ -52,7 +52,7 @@ class Committing:
             raise ValueError(f"no commit of {lane.table} is under way")
         lane.failures = lane.conflicts = 0
         core.touch(lane)
-        for stand, step in zip(plan.stands, plan.group.advances):
+        for stand, step in zip(plan.stands, plan.group.advances, strict=True):
             stand.advance(step, event.version, core.limits.remembered_marks)
         passed: dict[Stand, None] = {}
         for job in plan.jobs:

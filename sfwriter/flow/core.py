@@ -202,9 +202,7 @@ class Core:
         stand.enter(piece)
         self.want(stand)
 
-    def refuse(
-        self, batch: Batch, reason: Reason, fault: Fault | None = None, *, expected: int | None = None
-    ) -> None:
+    def refuse(self, batch: Batch, reason: Reason, fault: Fault | None = None, *, expected: int | None = None) -> None:
         """Refuse a batch that has a number, and those of its producer behind it, which come after a gap now."""
         flight, number = batch.producer.flight, batch.number
         behind = []

@@ -77,8 +77,7 @@ class Lane:
         if not patient:
             self.eager = True
         until = now + (limits.patient_linger_s if patient else limits.linger_s)
-        if until < self.open_until:
-            self.open_until = until
+        self.open_until = min(self.open_until, until)
 
     def drop(self, piece: Piece) -> None:
         """Forget an open piece that is dead or landed; it leaves the list when that is sealed."""

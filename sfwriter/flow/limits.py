@@ -30,7 +30,7 @@ class RetryPolicy:
         """
         if not self.exponential:
             return min(self.delay_s, self.max_delay_s)
-        span = min(self.delay_s * 2 ** min(retry - 1, 32), self.max_delay_s)
+        span = min(self.delay_s * 2.0 ** min(retry - 1, 32), self.max_delay_s)
         return span * (0.5 + jitter / 2)
 
 

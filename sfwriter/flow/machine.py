@@ -25,7 +25,7 @@ to them, rings timers, and follows the notes until nothing more can begin.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 from sfwriter.flow.admission import Admission
 from sfwriter.flow.batches import Batch, BatchState
@@ -54,7 +54,7 @@ from sfwriter.flow.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sfwriter.flow.budget import Budget
     from sfwriter.flow.limits import FlowLimits

@@ -137,7 +137,8 @@ class Producer:
         flight: number to batch, for all that have a number and are not answered, in order.
         stands: table to stand.
         accepted, committed, refused: batches, counted since the machine began; what was there
-            already counts as committed, a batch given twice as one. `accepted = committed + refused + in flight`, always.
+            already counts as committed, a batch given twice as one. Always
+            `accepted = committed + refused + in flight`.
     """
 
     __slots__ = ("accepted", "committed", "flight", "identity", "placing", "refused", "stands", "waiting")

@@ -53,7 +53,9 @@ class Staging:
         job.attempt = attempt
         job.state = JobState.STAGING
         if core.limits.stage_timeout_s is not None:
-            job.deadline = core.now + core.limits.stage_timeout_s + core.limits.stage_timeout_s_per_mib * job.nbytes / 2**20
+            job.deadline = (
+                core.now + core.limits.stage_timeout_s + core.limits.stage_timeout_s_per_mib * job.nbytes / 2**20
+            )
             core.ring_at(job.deadline, job)
         self._running[attempt] = job
         lane.staging += 1

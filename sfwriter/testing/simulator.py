@@ -43,8 +43,10 @@ from sfwriter.testing.simulation.world import Settings, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sfwriter.batch import Token
     from sfwriter.flow.vocabulary import Commit, Stage
     from sfwriter.testing.simulation.hosts import Host
+    from sfwriter.testing.simulation.tables import Call
 
 EPISODE_STEPS = 250
 """Steps with faults before an episode is brought to its end: short ones find more, and are easier to read."""
@@ -65,7 +67,7 @@ class Episode:
 
     def __init__(self, seed: int, counts: Counter[str]) -> None:
         """Make the world of a seed; `counts` is added to."""
-        self.random = Random(seed)  # noqa: S311  the same world for the same seed
+        self.random = Random(seed)
         self.counts = counts
         self.settings = Settings.draw(self.random)
         self.world = World(self.random, self.settings, counts)
@@ -132,12 +134,12 @@ class Episode:
             host.blame(call, "staging")
         host.tell(StagingFailed(command.job, fault, worker_died=died))
 
-    def _write(self, calls: list[tuple[object, object]]) -> StagedBatch:
+    def _write(self, calls: list[tuple[Token, Call]]) -> StagedBatch:
         files = []
         for part in range(self.random.choice((1, 1, 1, 2))):
             self._files += 1
             path = f"f{self._files}"
-            self.world.files[path] = () if part else tuple(calls)  # type: ignore[arg-type]
+            self.world.files[path] = () if part else tuple(calls)
             files.append(StagedFile(path, 1, 1, "", {}, 0))
         return StagedBatch(tuple(files), b"")
 
@@ -148,7 +150,7 @@ class Episode:
                 if self.random.random() < 0.5:
                     self.counts["staged after abandon"] += 1
                     calls = [(token, self.world.calls[ticket]) for ticket, token in command.batches]
-                    host.tell(Staged(command.job, self._write(calls)))  # type: ignore[arg-type]
+                    host.tell(Staged(command.job, self._write(calls)))
                 else:
                     host.tell(StagingFailed(command.job, FOR_NOW, worker_died=True))
 

@@ -124,7 +124,8 @@ class ModelTable:
                 first = 0 if step.after is None else step.after + 1
                 for number in range(first, step.upto + 1):
                     # A batch without rows shows in nothing but its mark; of many marks only the newest are kept.
-                    there = (step.producer_id, number) in state.calls or number in step.marks or number < min(step.marks)
+                    marked = number in step.marks or number < min(step.marks)
+                    there = marked or (step.producer_id, number) in state.calls
                     promise(there, "a producer's numbers land without gaps", number, step)
             state.watermarks[step.producer_id] = step.upto
             marks = state.marks.setdefault(step.producer_id, {})

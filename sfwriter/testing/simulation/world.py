@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING
 
 from sfwriter.flow.limits import FlowLimits, RetryPolicy
@@ -15,6 +14,8 @@ from sfwriter.testing.simulation.promises import promise
 from sfwriter.testing.simulation.tables import Call, ModelTable
 
 if TYPE_CHECKING:
+    from random import Random
+
     from sfwriter.batch import Token
     from sfwriter.flow.vocabulary import Command, Discard, Event, Refused
     from sfwriter.storage.engine import CommitGroup
@@ -217,9 +218,7 @@ class World:
                     named = any(file in staged.files for staged in commit.group.staged)
                     promise(not named, "files of a running commit are kept", file.path)
             for _, group in self.frozen:
-                promise(
-                    all(file not in staged.files for staged in group.staged), "files in doubt are kept", file.path
-                )
+                promise(all(file not in staged.files for staged in group.staged), "files in doubt are kept", file.path)
             promise(file.path not in self.tables[command.table].state.paths, "visible files are kept", file.path)
             self.deleted[file.path] = None
 
