@@ -27,7 +27,6 @@ class WriterMetrics:
         self._clock = clock
         self._lock = threading.Lock()
         self._durations: deque[float] = deque(maxlen=KEPT_DURATIONS)
-        self._memory_read_at = float("-inf")
         self.reset()
 
     def reset(self) -> None:
@@ -38,6 +37,7 @@ class WriterMetrics:
             self._seconds = 0.0
             self._durations.clear()
             self._peak_bytes = 0
+            self._memory_read_at = float("-inf")
 
     def succeeded(self, duration_secs: float, *, rows: int, quarantined: int, valid: int, judged: int) -> None:
         """Count a call that was acknowledged: `valid` of its `judged` rows keep the built-in rules."""
@@ -58,7 +58,6 @@ class WriterMetrics:
     def read(self, *, retries: int) -> WriterMetricsResult:
         """Everything as `get_metrics` gives it; `retries` are counted where they happen."""
         with self._lock:
-            self._look_at_memory()
             total = self._successful + self._failed
             ordered = sorted(self._durations)
             return {

@@ -9,15 +9,14 @@ Never does: decide about order, memory, retries (`flow`), or rows (`ingest`).
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import uuid
+import weakref
 from concurrent.futures import Future, wait
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pyarrow as pa
 
 from sfwriter.batch import KEY_PREFIX
@@ -31,11 +30,14 @@ from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.limits import process_memory, usable_memory_bytes
 from sfwriter.metrics import MIB, WriterMetrics
 from sfwriter.modes import WriteMode
+from sfwriter.notyet import NotYet
 from sfwriter.report.newest import newest_rows, show_rows
-from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
+from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec, retention_days
 from sfwriter.runtime.bulk import BulkWrite
-from sfwriter.runtime.channel import Delivery
+from sfwriter.runtime.channel import Delivery, Series
 from sfwriter.runtime.local import LocalChannel
+from sfwriter.runtime.rereading import Rereadable
+from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,7 +62,7 @@ class _Call(Future["WriteResult"]):
     delivery: Future[Receipt] | None = None
 
 
-class LogWriter:
+class LogWriter(NotYet):
     """Writes log rows to one Delta table, each acknowledged row exactly once. Thread-safe.
 
     Example:
@@ -80,7 +82,7 @@ class LogWriter:
         Args:
             spark: a SparkSession for the Spark engine; None for the embedded one.
             config: the options; None for the defaults.
-            logger: used instead of the logger `sfwriter`.
+            logger: used instead of the logger `sfwriter`; any object with `info(text)` and `warning(text)`.
 
         Raises:
             WriterConfigurationError: an option is not available here.
@@ -107,7 +109,7 @@ class LogWriter:
         self.config = config
         self._clock: Clock = clock or SystemClock()
         self._engine = engine or _embedded_engine()
-        self._log = logger or logging.getLogger("sfwriter")
+        self._log = Teller(logger)
         self._producer_id = config.producer_id or uuid.uuid4().hex
         # A chosen id is for coming back, however late; one made here never comes back.
         self._expires = config.producer_id is None
@@ -122,11 +124,16 @@ class LogWriter:
         self._columns: pa.Schema | None = None
         self._know_columns(self._stats())
         self._channel = self._open_channel()
-        self._max_bytes = self._channel.usage().budget_bytes
+        usage = self._channel.usage()
+        self._budget_bytes = usage.budget_bytes
+        self._max_bytes = usage.budget_bytes if usage.max_batch_bytes is None else usage.max_batch_bytes
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
-        return LocalChannel(flow_limits(self.config), self._log_table, self._quarantine_table, clock=self._clock)
+        channel = LocalChannel(flow_limits(self.config), self._log_table, self._quarantine_table, clock=self._clock)
+        # Threads hold the channel and not the writer: one that is forgotten takes them along.
+        weakref.finalize(self, channel.let_go).atexit = False
+        return channel
 
     # ------------------------------------------------------------ writing
 
@@ -199,6 +206,7 @@ class LogWriter:
                 `context["batch_index"]` says which it was.
         """
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
+        series = Series()
 
         def send(rows: Any, index: int) -> Future[WriteResult]:
             place = None if number is None else number + index
@@ -209,10 +217,15 @@ class LogWriter:
                 checked=checked,
                 expires=expires,
                 patient=True,
-                alone=False,
+                series=series,
             )
 
-        return BulkWrite(send, lambda: self._channel.flush(0), progress, self._clock).run(batches)
+        result = BulkWrite(send, lambda: self._channel.flush(0), progress, self._clock).run(batches)
+        self._log.info(
+            "{}: {} rows in {} batches written, {} batches were there already",
+            self._log_table.spec.name, result["rows_written"], result["batches"], result["already_written"],
+        )  # fmt: skip
+        return result
 
     def submit(
         self,
@@ -233,7 +246,6 @@ class LogWriter:
             checked=True,
             expires=False,
             patient=patient,
-            alone=True,
         )
 
     def watermark(self, producer_id: str) -> int | None:
@@ -259,6 +271,7 @@ class LogWriter:
 
     def get_table_info(self) -> TableInfo:
         """What the log says of the table: no data file is read."""
+        self._check_process()
         stats = self._stats()
         schema = stats.schema
         spec = self._log_table.spec
@@ -276,12 +289,13 @@ class LogWriter:
             "partition_columns": list(stats.partition_columns),
             "last_modified": None if modified is None else datetime.fromtimestamp(modified / 1000, timezone.utc),
             "engine": self._engine.name,
-            "idempotency_retention_days": self.config.idempotency_retention_days,
+            "idempotency_retention_days": retention_days(stats, self.config),
         }
 
     def show_logs(self, limit: int = 20) -> None:
         """Print the newest rows, newest first."""
         _check_limit(limit)
+        self._check_process()
         name = self._log_table.spec.name
         if not self._stats().exists:
             show_rows([], f"{name} (not created yet)")
@@ -293,6 +307,7 @@ class LogWriter:
     def quarantined(self, limit: int = 100) -> list[QuarantinedRow]:
         """The newest rows in quarantine: `row`, `reasons`, `quarantine_id`, `quarantined_at`."""
         _check_limit(limit)
+        self._check_process()
         with self._reading:
             if not self._quarantine_table.stats().exists:
                 return []
@@ -324,7 +339,7 @@ class LogWriter:
             "rss_mb": memory.rss / MIB,
             "vms_mb": memory.vms / MIB,
             "percent": 100.0 * memory.rss / usable,
-            "available_mb": max(0, min(psutil.virtual_memory().available, usable - memory.rss)) / MIB,
+            "available_mb": memory.available / MIB,
             "total_mb": usable / MIB,
             "budget_mb": usage.budget_bytes / MIB,
             "in_flight_mb": usage.in_flight_bytes / MIB,
@@ -354,7 +369,18 @@ class LogWriter:
     # ------------------------------------------------------------ the path of a call
 
     def _write(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> WriteResult:
-        return self._wait(self._send_off(encode, sequence, idempotency_key))
+        try:
+            result = self._wait(self._send_off(encode, sequence, idempotency_key))
+        except WriterError as error:
+            self._log.warning("{}: a call failed: {}", self._log_table.spec.name, error.message)
+            raise
+        told = self._log.warning if result["quarantined_rows"] else self._log.info
+        told(
+            "{}: {} rows written as version {} (batch {}), {} quarantined{}",
+            result["table_fqn"], result["rows_written"], result["version"], result["batch_id"],
+            result["quarantined_rows"], ", it was there already" if result["already_written"] else "",
+        )  # fmt: skip
+        return result
 
     def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> _Call:
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
@@ -386,7 +412,7 @@ class LogWriter:
         checked: bool,
         expires: bool,
         patient: bool = False,
-        alone: bool = True,
+        series: Series | None = None,
     ) -> _Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
@@ -399,6 +425,10 @@ class LogWriter:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
             return future
+        except BaseException:
+            # Out of the caller's own iterator, or an interrupt.
+            self._metrics.failed(self._clock.monotonic() - started)
+            raise
         if not gated.given and number is None:
             future.set_result(self._result(gated, None, started))
             return future
@@ -410,12 +440,13 @@ class LogWriter:
             checked=checked,
             expires=expires,
             patient=patient,
-            alone=alone,
+            alone=series is None,
             wait_secs=None if patient else self.config.queue_timeout_secs,
+            series=series,
         )
         try:
             inner = self._channel.submit(delivery)
-        except WriterError:
+        except BaseException:
             self._metrics.failed(self._clock.monotonic() - started)
             raise
         future.delivery = inner
@@ -478,9 +509,10 @@ class LogWriter:
 
     def _encode(self, rows: Any, run_id: str | None) -> Gated:
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
-        rows = opened(rows, self._max_bytes)
-        if not isinstance(rows, pa.Table):
-            rows = list(rows)  # an iterator can be read only once
+        if not isinstance(rows, (list, tuple)):
+            rows = opened(rows, self._max_bytes)
+            if not isinstance(rows, pa.Table):
+                rows = Rereadable(rows, self._budget_bytes)  # an iterator can be read only once
         try:
             gated = self._admit(rows, run_id)
         except WriterSchemaError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sfwriter.config import WriterConfig
+    from sfwriter.storage.engine import TableStats
 
 MIB = 2**20
+RETENTION_PROPERTY = "delta.setTransactionRetentionDuration"
+_UNIT_DAYS = {"week": 7.0, "day": 1.0, "hour": 1 / 24, "minute": 1 / 1440, "second": 1 / 86_400}
+
 JOBS_PER_SLOT = 2
 """A job that is staged while the next one is collected, for each thread: what the budget must have room for."""
 
@@ -67,6 +73,15 @@ def flow_limits(config: WriterConfig, *, slots: int | None = None) -> FlowLimits
             exponential=config.retry_exponential_backoff,
         ),
     )
+
+
+def retention_days(stats: TableStats, config: WriterConfig) -> float:
+    """Days that the table remembers producers that expire: its own property, or what it will be made with."""
+    if not stats.properties:
+        return config.idempotency_retention_days
+    found = re.fullmatch(r"interval (\d+) (\w+?)s?", stats.properties.get(RETENTION_PROPERTY, ""))
+    # Without the property, or with one that this does not read, Delta forgets no producer.
+    return int(found[1]) * _UNIT_DAYS.get(found[2], math.inf) if found else math.inf
 
 
 def _spec(

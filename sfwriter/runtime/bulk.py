@@ -53,16 +53,20 @@ class BulkWrite:
         """Send every batch and wait for all of them."""
         try:
             for index, batch in enumerate(_elements(batches)):
-                self._flying.append(self._send(batch, index))
+                sent = self._send(batch, index)
+                self._flying.append(sent)
+                del batch  # its rows are not to be held while the next ones are made
                 while self._flying and self._flying[0].done():
                     self._settle()
+                if sent.done() and sent.exception() is not None:
+                    break  # refused at once: nothing behind it is sent, and those before it are waited for
             self._hurry()
             while self._flying:
                 self._settle()
         except BaseException as error:
             self._let_land()
             if isinstance(error, WriterError):
-                error.context.setdefault("batches_written", self._batches)
+                error.context["batches_written"] = self._batches
             raise
         return self._result()
 
@@ -76,24 +80,28 @@ class BulkWrite:
             error.message = f"batch {index} of write_batches: {error.message}"
             error.context["batch_index"] = index
             raise
-        version = result["version"]
+        self._count(result)
+        if self._progress is not None:
+            self._progress(self._result())
+
+    def _count(self, result: WriteResult) -> None:
         if result["already_written"]:
             self._already += 1
         else:
             self._batches += 1
+            version = result["version"]
+            if version is not None:
+                first, last = self._versions or (version, version)
+                self._versions = (min(first, version), max(last, version))
         self._rows += result["rows_written"]
         self._quarantined += result["quarantined_rows"]
-        if version is not None:
-            first, last = self._versions or (version, version)
-            self._versions = (min(first, version), max(last, version))
-        if self._progress is not None:
-            self._progress(self._result())
 
     def _let_land(self) -> None:
         """Wait for what is on its way already, so that nothing is written after the call has raised."""
         self._hurry()
         for future in self._flying:
-            future.exception()
+            if future.exception() is None:
+                self._count(future.result())
 
     def _result(self) -> BatchesResult:
         return {

@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     from sfwriter.batch import EncodedBatch, Token
 
 
+@dataclass(slots=True)
+class Series:
+    """Deliveries that are written in order, up to the first that is refused.
+
+    Attributes:
+        broken: one was refused.
+        broken_at: its number, where it had one.
+    """
+
+    broken: bool = False
+    broken_at: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One batch and how it is to be numbered.
@@ -26,6 +39,7 @@ class Delivery:
         alone: a batch before it that is refused is no reason to refuse this one: it takes the next
             number then. False where the order of a call's batches matters.
         wait_secs: how long it waits for memory; None for ever.
+        series: what it belongs to; after a refusal nothing more of it is written.
     """
 
     batch: EncodedBatch
@@ -37,6 +51,7 @@ class Delivery:
     patient: bool = False
     alone: bool = True
     wait_secs: float | None = None
+    series: Series | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +71,16 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a channel holds: bytes in flight, the most there ever were, the budget, and staging tries."""
+    """What a channel holds: bytes in flight, the most there ever were, the budget, and tries after a fault.
+
+    `max_batch_bytes` are the Arrow bytes of the largest batch that it takes; None: the whole budget.
+    """
 
     in_flight_bytes: int
     peak_bytes: int
     budget_bytes: int
     retries: int
+    max_batch_bytes: int | None = None
 
 
 class Channel(Protocol):

@@ -1,22 +1,30 @@
-"""The flow in this process: threads that stage, one that commits, one that watches the clock.
+"""The flow in this process: one thread that runs the machine, some that stage, one that commits.
 
 Receives: deliveries, from any thread.
 Produces: futures of receipts.
-Guarantees: the machine is used by one thread at a time and never while anything blocks; a delivery's
-    rows are held until it is settled, and no longer.
+Guarantees: only one thread ever touches the machine, and it never blocks; a delivery's rows are held
+    until it is settled, and no longer. Callers only put events into a queue, so an interrupt in the
+    middle of a call leaves nothing half done.
 Never does: decide. What happens next is the machine's word.
 """
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import logging
+import os
 import threading
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import weakref
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Union
 
 from sfwriter.clock import SystemClock
+from sfwriter.exceptions import WriterTableError
 from sfwriter.flow.machine import Machine
 from sfwriter.flow.vocabulary import (
     Acknowledged,
@@ -24,11 +32,13 @@ from sfwriter.flow.vocabulary import (
     Closed,
     Commit,
     Discard,
+    Event,
     Fault,
     Flushed,
     Part,
     ReadWatermarks,
     Reason,
+    Refused,
     Stage,
     Staged,
     StagingFailed,
@@ -39,6 +49,7 @@ from sfwriter.flow.vocabulary import (
 from sfwriter.runtime.channel import Receipt, Usage
 from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.tables import TRIED_AGAIN, TableCalls, fault_of
+from sfwriter.runtime.threads import Workers
 from sfwriter.storage.engine import BatchToStage
 
 if TYPE_CHECKING:
@@ -47,9 +58,11 @@ if TYPE_CHECKING:
     from sfwriter.batch import Token
     from sfwriter.clock import Clock
     from sfwriter.flow.limits import FlowLimits
-    from sfwriter.flow.vocabulary import Command, Event, Refused
+    from sfwriter.flow.vocabulary import Command
     from sfwriter.runtime.channel import Delivery
     from sfwriter.storage.engine import Table
+
+log = logging.getLogger(__name__)
 
 STAGING_FACTOR = 2
 """Memory of a batch in flight over its Arrow bytes: the rows themselves, and what Parquet's writer holds of them."""
@@ -57,21 +70,48 @@ STAGING_FACTOR = 2
 SMALL_BATCH_BYTES = 4096
 """What a batch costs at the least: Python objects, futures and one table's Arrow headers."""
 
+EXIT_GRACE_S = 5.0
+"""How long the end of the process waits for what is on its way and was never waited for."""
+
 
 def cost_of(nbytes: int) -> int:
     """Bytes that a batch of so many Arrow bytes reserves."""
     return STAGING_FACTOR * nbytes + SMALL_BATCH_BYTES
 
 
+def room_of(budget_bytes: int) -> int:
+    """Arrow bytes of the largest batch that a budget has room for."""
+    return max(0, budget_bytes - SMALL_BATCH_BYTES) // STAGING_FACTOR
+
+
+@dataclass(slots=True, eq=False)
 class _Held:
-    """A delivery that is not settled."""
+    """A delivery that is not settled; `let_in` is for a caller who waits until there is memory for it."""
 
-    __slots__ = ("delivery", "future", "given")
+    delivery: Delivery
+    future: Future[Receipt]
+    given: Submitted
+    let_in: threading.Event | None = None
 
-    def __init__(self, delivery: Delivery, given: Submitted, future: Future[Receipt]) -> None:
-        self.delivery = delivery
-        self.given = given
-        self.future = future
+
+@dataclass(frozen=True, slots=True)
+class _GivenUp:
+    """The caller of this future no longer wants its rows written."""
+
+    future: Future[Receipt]
+
+
+@dataclass(slots=True)
+class _Books:
+    """What is held, by ticket. For the thread that runs the machine."""
+
+    held: dict[int, _Held] = field(default_factory=dict)
+    tickets: dict[Future[Receipt], int] = field(default_factory=dict)
+    waiting: dict[int, threading.Event] = field(default_factory=dict)
+
+
+_Message = Union[Event, _Held, _GivenUp, None]
+"""What the queue holds; None ends the thread."""
 
 
 class LocalChannel:
@@ -96,22 +136,21 @@ class LocalChannel:
         self._limits = limits
         self._clock: Clock = clock or SystemClock()
         self._machine = Machine(limits, name=f"{uuid.uuid4().hex[:12]}-", seed=uuid.uuid4().int)
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._alarm = threading.Condition(self._lock)
-        self._held: dict[int, _Held] = {}
-        self._tickets: dict[Future[Receipt], int] = {}
-        self._count = itertools.count()
         self._log_table, self._quarantine_table = log_table.spec.name, quarantine_table.spec.name
         self._tables = {table.spec.name: TableCalls(table) for table in (log_table, quarantine_table)}
-        self._stagers: ThreadPoolExecutor | None = None
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix="sfwriter-commit")
-        self._watch: threading.Thread | None = None
-        self._wake_at: float | None = None
-        self._asleep_until: float | None = None
+        self._queue: SimpleQueue[_Message] = SimpleQueue()
+        self._books = _Books()
+        self._again: deque[_Held] = deque()
+        self._count = itertools.count()
+        self._driver: threading.Thread | None = None
+        self._stagers = Workers(limits.stage_slots, "sfwriter-stage")
+        self._committer = Workers(1, "sfwriter-commit")
+        self._changed = threading.Condition()
+        self._unsettled = 0
         self._closed = False
-        self._peak = 0
-        self._retries = 0
+        self._process = os.getpid()
+        self._usage = Usage(0, 0, limits.budget_bytes, 0, room_of(limits.budget_bytes))
+        _OPEN.add(self)
 
     # ------------------------------------------------------------ the channel's calls
 
@@ -119,63 +158,77 @@ class LocalChannel:
         """Take a delivery over; a patient one only when there is memory for it (see `Channel.submit`)."""
         future: Future[Receipt] = Future()
         future.set_running_or_notify_cancel()  # a delivery is given up by `withdraw`, which asks the machine
-        ticket = self._submit(delivery, future)
-        if delivery.patient:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._machine.is_waiting(ticket))
+        try:
+            held = _Held(delivery, future, self._given(delivery), threading.Event() if delivery.patient else None)
+            self._give(held)
+            if held.let_in is not None:
+                held.let_in.wait()
+        except BaseException:
+            self.withdraw(future)
+            raise
         return future
 
     def withdraw(self, future: Future[Receipt]) -> None:
         """Ask the machine to drop the delivery of this future."""
-        with self._lock:
-            ticket = self._tickets.get(future)
-        if ticket is not None:
-            self._feed(Withdrawn(ticket))
+        self._queue.put(_GivenUp(future))
 
     def committed(self, producer_id: str) -> int | None:
-        """Read the log table afresh, in the committer's turn."""
-        table = self._tables[self._log_table].table
-        marks = self._committer.submit(table.last_sequence, [producer_id]).result()
-        return marks[producer_id].sequence
+        """Read the log table afresh."""
+        return self._tables[self._log_table].table.last_sequence([producer_id])[producer_id].sequence
 
     def flush(self, timeout: float | None = None) -> bool:
         """Stage what is collected, and wait until nothing is unsettled."""
-        self._feed(Flushed())
+        self._queue.put(Flushed())
         with self._changed:
-            return self._changed.wait_for(lambda: not self._held, timeout)
+            return self._changed.wait_for(lambda: not self._unsettled, timeout)
+
+    def tick(self) -> None:
+        """Look at the clock now: for clocks that do not run by themselves."""
+        self._queue.put(Ticked())
 
     def usage(self) -> Usage:
         """What is held now."""
-        with self._lock:
-            budget = self._machine.budget
-            return Usage(budget.used, self._peak, budget.total, self._retries)
+        return self._usage
 
     def close(self) -> None:
         """Settle everything, end the threads."""
-        with self._lock:
+        self._queue.put(Closed())
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unsettled or self._closed)
+        self.let_go()
+        if self._driver is not None:
+            self._driver.join()
+        self._stagers.join()
+        self._committer.join()
+
+    def let_go(self) -> None:
+        """Take nothing more and let the threads end by themselves. What is not settled is not waited for."""
+        if os.getpid() != self._process:
+            return  # a fork has none of the threads
+        with self._changed:
             if self._closed:
                 return
-        self._feed(Closed())
-        with self._changed:
-            self._changed.wait_for(lambda: not self._held)
             self._closed = True
-            self._alarm.notify_all()
-        if self._stagers is not None:
-            self._stagers.shutdown()
-        self._committer.shutdown()
-        if self._watch is not None:
-            self._watch.join()
+            self._queue.put(None)
+            self._changed.notify_all()
+        _OPEN.discard(self)
 
-    # ------------------------------------------------------------ the machine
+    def finish(self, timeout: float) -> None:
+        """As the process ends: settle what can be settled in time, and leave no thread in foreign code."""
+        self.flush(timeout)
+        self.let_go()
+        for threads in (self._stagers, self._committer):
+            threads.join(timeout)
 
-    def _submit(self, delivery: Delivery, future: Future[Receipt]) -> int:
-        ticket = next(self._count)
+    # ------------------------------------------------------------ towards the machine
+
+    def _given(self, delivery: Delivery) -> Submitted:
         batch = delivery.batch
         parts = [Part(self._log_table, batch.rows.num_rows, batch.rows.nbytes)]
         if batch.quarantined is not None:
             parts.insert(0, Part(self._quarantine_table, batch.quarantined.num_rows, batch.quarantined.nbytes))
-        given = Submitted(
-            ticket,
+        return Submitted(
+            -1,  # the machine's thread numbers it
             delivery.producer_id,
             delivery.sequence,
             batch.digest,
@@ -188,99 +241,182 @@ class LocalChannel:
             patient=delivery.patient,
             wait_until=None if delivery.wait_secs is None else self._clock.monotonic() + delivery.wait_secs,
         )
-        with self._lock:
-            self._held[ticket] = _Held(delivery, given, future)
-            self._tickets[future] = ticket
-        self._feed(given)
-        return ticket
+
+    def _give(self, held: _Held) -> None:
+        with self._changed:
+            if not self._closed:
+                self._unsettled += 1
+                self._queue.put(held)
+                if self._driver is None:
+                    self._driver = threading.Thread(target=self._drive, name="sfwriter-flow", daemon=True)
+                    self._driver.start()
+                return
+        self._refuse(held, Refused(Reason.CLOSED, held.delivery.sequence))
+
+    # ------------------------------------------------------------ the thread that runs the machine
+
+    def _drive(self) -> None:
+        try:
+            while (message := self._next()) is not None:
+                if isinstance(message, _Held):
+                    self._arrived(message)
+                elif isinstance(message, _GivenUp):
+                    ticket = self._books.tickets.get(message.future)
+                    if ticket is not None:
+                        self._feed(Withdrawn(ticket))
+                else:
+                    self._feed(message)
+                while self._again:
+                    self._arrived(self._again.popleft())
+                del message
+        except Exception as error:
+            log.exception("the flow of %s broke down", self._log_table)
+            self._break_down(error)
+        finally:
+            self._stagers.end()
+            self._committer.end()
+
+    def _next(self) -> _Message:
+        """The next message, or a tick when the machine wants one."""
+        wake_at = self._machine.wake_at()
+        wait = None if wake_at is None else wake_at - self._clock.monotonic()
+        try:
+            # What is there already comes first: a tick that is late by one message does no harm.
+            return self._queue.get(timeout=wait) if wait is None or wait > 0 else self._queue.get_nowait()
+        except Empty:
+            return Ticked()
+
+    def _arrived(self, held: _Held) -> None:
+        series = held.delivery.series
+        if series is not None and series.broken:
+            self._settled(held, Refused(Reason.PREDECESSOR, held.delivery.sequence, series.broken_at))
+            return
+        ticket = next(self._count)
+        held.given = replace(held.given, ticket=ticket)
+        self._books.held[ticket] = held
+        self._books.tickets[held.future] = ticket
+        if held.let_in is not None:
+            self._books.waiting[ticket] = held.let_in
+        self._feed(held.given)
 
     def _feed(self, event: Event) -> None:
         """Give the machine an event and carry out what it says."""
-        settled: list[tuple[_Held, Acknowledged | Refused]] = []
-        with self._lock:
-            self._retries += isinstance(event, TRIED_AGAIN)
-            commands = self._machine.handle(event, self._clock.monotonic())
-            self._peak = max(self._peak, self._machine.budget.used)
-            for command in commands:
-                if isinstance(command, Answer):
-                    held = self._held.pop(command.ticket)
-                    self._tickets.pop(held.future, None)
-                    settled.append((held, command.answer))
-            self._set_alarm()
-            self._changed.notify_all()
+        commands = self._machine.handle(event, self._clock.monotonic())
+        used = self._machine.budget.used
+        given_up = any(isinstance(command, Answer) and isinstance(command.answer, Refused) for command in commands)
+        self._usage = replace(
+            self._usage,
+            in_flight_bytes=used,
+            peak_bytes=max(self._usage.peak_bytes, used),
+            retries=self._usage.retries + (isinstance(event, TRIED_AGAIN) and not given_up),
+        )
         for command in commands:
-            if not isinstance(command, Answer):
-                self._carry_out(command)
-        for held, answer in settled:
-            self._settle(held, answer)
+            self._carry_out(command)
+        for ticket in [ticket for ticket in self._books.waiting if not self._machine.is_waiting(ticket)]:
+            self._books.waiting.pop(ticket).set()
 
     def _carry_out(self, command: Command) -> None:
-        if isinstance(command, Stage):
-            if self._stagers is None:
-                self._stagers = ThreadPoolExecutor(self._limits.stage_slots, thread_name_prefix="sfwriter-stage")
-            self._stagers.submit(self._stage, command)
+        if isinstance(command, Answer):
+            held = self._books.held.pop(command.ticket)
+            self._books.tickets.pop(held.future, None)
+            self._settled(held, command.answer)
+        elif isinstance(command, Stage):
+            job, rows = command, self._rows(command.table, command.batches)
+            self._stagers.run(lambda: self._queue.put(self._stage(job, rows)))
         elif isinstance(command, Commit):
-            self._committer.submit(lambda: self._feed(self._tables[command.table].commit(command.group)))
+            calls, group = self._tables[command.table], command.group
+            self._committer.run(lambda: self._queue.put(calls.commit(group)))
         elif isinstance(command, ReadWatermarks):
-            self._committer.submit(lambda: self._feed(self._tables[command.table].read(command.producers)))
+            calls, producers = self._tables[command.table], command.producers
+            self._committer.run(lambda: self._queue.put(calls.read(producers)))
         elif isinstance(command, Discard):
-            self._committer.submit(self._tables[command.table].discard, command.staged)
-
-    def _stage(self, command: Stage) -> None:
-        rows = self._rows(command.table, command.batches)
-        if not rows:
-            self._feed(
-                StagingFailed(command.job, Fault(RuntimeError("every batch of the job was given up"), retriable=True))
-            )
-            return
-        try:
-            staged = self._tables[command.table].table.stage(rows)
-        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
-            self._feed(StagingFailed(command.job, fault_of(error)))
-        else:
-            self._feed(Staged(command.job, staged))
+            calls, staged = self._tables[command.table], command.staged
+            self._committer.run(lambda: calls.discard(staged))
 
     def _rows(self, table: str, batches: Iterable[tuple[int, Token]]) -> list[BatchToStage]:
         rows: list[BatchToStage] = []
-        with self._lock:
-            for ticket, token in batches:
-                held = self._held.get(ticket)
-                if held is None:
-                    continue  # refused since: the machine will ask for the job anew
-                batch = held.delivery.batch
-                part = batch.quarantined if table == self._quarantine_table else batch.rows
-                if part is not None:
-                    rows.append(BatchToStage(token, part))
+        for ticket, token in batches:
+            held = self._books.held.get(ticket)
+            if held is None:
+                continue  # refused since: the machine will ask for the job anew
+            batch = held.delivery.batch
+            part = batch.quarantined if table == self._quarantine_table else batch.rows
+            if part is not None:
+                rows.append(BatchToStage(token, part))
         return rows
 
-    def _settle(self, held: _Held, answer: Acknowledged | Refused) -> None:
-        if isinstance(answer, Acknowledged):
-            held.future.set_result(Receipt(answer.token, answer.version, answer.already))
-        elif answer.reason is Reason.PREDECESSOR and held.delivery.alone and held.delivery.sequence is None:
-            self._submit(replace(held.delivery), held.future)
+    def _settled(self, held: _Held, answer: Acknowledged | Refused) -> None:
+        delivery = held.delivery
+        if isinstance(answer, Refused):
+            if answer.reason is Reason.PREDECESSOR and delivery.alone and delivery.sequence is None:
+                # Nobody asked for an order: it takes the number that came free.
+                held.given = self._given(delivery)
+                self._again.append(held)
+                return
+            if delivery.series is not None and not delivery.series.broken:
+                delivery.series.broken, delivery.series.broken_at = True, answer.sequence
+            self._refuse(held, answer)
         else:
-            held.future.set_exception(refusal_error(answer, held.given, self._limits.budget_bytes))
+            held.future.set_result(Receipt(answer.token, answer.version, answer.already))
+        if held.let_in is not None:
+            held.let_in.set()
+        with self._changed:
+            self._unsettled -= 1
+            self._changed.notify_all()
 
-    # ------------------------------------------------------------ the clock
+    def _refuse(self, held: _Held, answer: Refused) -> None:
+        held.future.set_exception(refusal_error(answer, held.given, self._limits.budget_bytes))
+        if held.let_in is not None:
+            held.let_in.set()
 
-    def _set_alarm(self) -> None:
-        """Have the watching thread wake when the machine wants a tick. The lock is held."""
-        self._wake_at = self._machine.wake_at()
-        if self._wake_at is not None and self._watch is None and not self._closed:
-            # A daemon: it must not keep a process alive that has nothing else to do.
-            self._watch = threading.Thread(target=self._keep_watch, name="sfwriter-clock", daemon=True)
-            self._watch.start()
-        elif self._wake_at is not None and (self._asleep_until is None or self._wake_at < self._asleep_until):
-            self._alarm.notify()
+    def _break_down(self, cause: Exception) -> None:
+        """Answer everybody: a defect in here must not leave callers waiting for ever."""
+        self.let_go()
+        messages = [*self._books.held.values()]
+        while not self._queue.empty():
+            message = self._queue.get()
+            messages += [message] if isinstance(message, _Held) else []
+        for held in messages:
+            error = WriterTableError(
+                f"the writer of {self._log_table} broke down; whether this call was written is not known: {cause!r}",
+                outcome_unknown=True,
+                suggestions=[
+                    "open a new writer with the same producer_id; committed_sequence tells what was written",
+                    "report this with the log: it is a defect of sfwriter",
+                ],
+            )
+            error.__cause__ = cause
+            if not held.future.done():
+                held.future.set_exception(error)
+            if held.let_in is not None:
+                held.let_in.set()
+        with self._changed:
+            self._unsettled = 0
+            self._changed.notify_all()
 
-    def _keep_watch(self) -> None:
-        while True:
-            with self._alarm:
-                if self._closed:
-                    return
-                wait = None if self._wake_at is None else self._wake_at - self._clock.monotonic()
-                if wait is None or wait > 0:
-                    self._asleep_until = self._wake_at
-                    self._alarm.wait(wait)
-                    continue
-            self._feed(Ticked())
+    # ------------------------------------------------------------ on other threads
+
+    def _stage(self, command: Stage, rows: list[BatchToStage]) -> Event:
+        if not rows:
+            return StagingFailed(
+                command.job, Fault(RuntimeError("every batch of the job was given up"), retriable=True)
+            )
+        try:
+            return Staged(command.job, self._tables[command.table].table.stage(rows))
+        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+            return StagingFailed(command.job, fault_of(error))
+
+
+# ---------------------------------------------------------------- the end of the process
+
+_OPEN: weakref.WeakSet[LocalChannel] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    for channel in list(_OPEN):
+        channel.finish(EXIT_GRACE_S)
+
+
+atexit.register(_finish_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OPEN.clear)

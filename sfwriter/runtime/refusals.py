@@ -90,9 +90,11 @@ def _taken(refused: Refused, given: Submitted, number: int | None, _: int) -> Wr
 
 
 def _predecessor(refused: Refused, _: Submitted, number: int | None, __: int) -> WriterError:
+    which = "a batch" if refused.expected is None else f"batch {refused.expected}"
+    this = "this batch" if number is None else f"batch {number}"
     return WriterTableError(
-        f"batch {number} is not written, because batch {refused.expected} before it was refused",
-        suggestions=[f"mend and send batch {refused.expected} first"],
+        f"{this} is not written, because {which} before it was refused",
+        suggestions=[f"mend and send {which} first"],
         retriable=True,
     )
 

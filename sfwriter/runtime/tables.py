@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRIED_AGAIN = (StagingFailed, CommitConflicted, CommitInDoubt, CommitRefused)
+TRIED_AGAIN = (StagingFailed, CommitConflicted, CommitInDoubt, CommitRefused, WatermarksFailed)
 """Events that a retry follows, or a refusal."""
 
 

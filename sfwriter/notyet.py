@@ -1,0 +1,84 @@
+"""Calls of the reference that come with a later version, so that nobody finds them missing or pretending."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sfwriter.exceptions import WriterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class NotYet:
+    """Methods that raise a `WriterError` with the code `not_available`, and do nothing else."""
+
+    def write_execution_result_batch(
+        self, execution_results: Any, run_id: str | None = None, batch_size: int | None = None
+    ) -> NoReturn:
+        """Not available in this version."""
+        del execution_results, run_id, batch_size
+        _refuse("write_execution_result_batch", "call write_execution_result for each, or write_batches")
+
+    def replay_quarantine(
+        self, repair: Callable[[dict[str, Any], list[str]], Any] | None = None, limit: int | None = None
+    ) -> NoReturn:
+        """Not available in this version."""
+        del repair, limit
+        _refuse("replay_quarantine", "read quarantined(), repair the rows and give them to write_log_rows")
+
+    def validate_log_data_quality(self, log_rows: Any, validation_rules: Mapping[str, Any] | None = None) -> NoReturn:
+        """Not available in this version."""
+        del log_rows, validation_rules
+        _refuse("validate_log_data_quality", "schema_validation_mode checks every written row by the built-in rules")
+
+    def detect_anomalies(self, log_rows: Any) -> NoReturn:
+        """Not available in this version."""
+        del log_rows
+        _refuse("detect_anomalies", "query the table itself, for instance with DuckDB")
+
+    def optimize_table(self, **options: Any) -> NoReturn:
+        """Not available in this version."""
+        del options
+        _refuse("optimize_table", "use OPTIMIZE of deltalake or Spark")
+
+    def maintain_table(self, maintenance_options: Mapping[str, Any] | None = None) -> NoReturn:
+        """Not available in this version."""
+        del maintenance_options
+        _refuse("maintain_table", "use OPTIMIZE and VACUUM of deltalake or Spark")
+
+    def get_table_history(self, limit: int = 10) -> NoReturn:
+        """Not available in this version."""
+        del limit
+        _refuse("get_table_history", "use DeltaTable(…).history() of deltalake; get_table_info tells the version")
+
+    def generate_summary_report(self, days: int = 7) -> NoReturn:
+        """Not available in this version."""
+        del days
+        _refuse("generate_summary_report", "query the table itself, for instance with DuckDB")
+
+    def analyze_performance_trends(self, days: int = 30) -> NoReturn:
+        """Not available in this version."""
+        del days
+        _refuse("analyze_performance_trends", "query the table itself, for instance with DuckDB")
+
+    def export_analytics_data(
+        self,
+        format: str = "json",  # noqa: A002  the reference's name
+        limit: int | None = 1000,
+        filters: Mapping[str, Any] | None = None,
+        *,
+        path: Any = None,
+    ) -> NoReturn:
+        """Not available in this version."""
+        del format, limit, filters, path
+        _refuse("export_analytics_data", "query the table itself, for instance with DuckDB")
+
+
+def _refuse(call: str, instead: str) -> NoReturn:
+    raise WriterError(
+        f"{call} is not available in this version",
+        context={"call": call},
+        suggestions=[instead],
+        code="not_available",
+    )
