@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 import sfwriter
-from sfwriter.cli import commands
 
 app = typer.Typer(
     name="sfwriter",
@@ -113,6 +112,8 @@ def backfill(
     source is not written again. A text file that only grew continues with its new rows; any other change after a part
     was written is an error.
     """
+    from sfwriter.cli import commands  # Arrow and the engine are loaded only where they are used
+
     commands.backfill(
         sources,
         table=table,
@@ -134,4 +135,6 @@ def info(
     debug: Debug = False,  # noqa: ARG001  read where errors end
 ) -> None:
     """Show what a table is: rows, files, columns, version. Reads no data file."""
+    from sfwriter.cli import commands
+
     commands.info(table=table, warehouse=warehouse, as_json=as_json)

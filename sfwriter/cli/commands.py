@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sfwriter.backfill import backfill as run_backfill
-from sfwriter.cli.entry import printed
+from sfwriter.cli.entry import Interrupted, printed
 from sfwriter.cli.progress import duration, progress_on
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError
@@ -145,9 +145,7 @@ def _run(writer: LogWriter, found: Found, check: Callable[[], None], *, as_new: 
             )
         except KeyboardInterrupt:
             again = shlex.join(["sfwriter", *sys.argv[1:]])
-            raise KeyboardInterrupt(
-                f"interrupted, and nothing is lost: {progress.so_far()}; go on with: {again}"
-            ) from None
+            raise Interrupted(f"interrupted, and nothing is lost: {progress.so_far()}; go on with: {again}") from None
 
 
 @contextmanager

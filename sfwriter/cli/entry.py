@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
+class Interrupted(Exception):  # noqa: N818  an outcome, not a failure
+    """Somebody pressed Ctrl-C. The framework would swallow a KeyboardInterrupt and its text."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's own) and return its exit code. Prints; never raises."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -29,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         code = app(arguments, prog_name="sfwriter", standalone_mode=False)
         sys.stdout.flush()
-    except KeyboardInterrupt as error:
+    except (Interrupted, KeyboardInterrupt) as error:
         return _failed(INTERRUPTED, str(error) or "interrupted", error, debug=debug, as_json=as_json)
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more can be said there, not even by the interpreter's exit.
@@ -41,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(FAILED, told(error), error, debug=debug, as_json=as_json)
     except Exception as error:  # noqa: BLE001  the last one who can say anything
         return _of_framework(error, debug=debug, as_json=as_json)
+    if code == INTERRUPTED:
+        return _failed(code, "interrupted", KeyboardInterrupt(), debug=False, as_json=as_json)
     return code if isinstance(code, int) else 0
 
 

@@ -13,7 +13,7 @@ from sfwriter.backfill import BackfillProgress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIRST_LINE_S = 2.0
+FIRST_LINE_S = 5.0
 LINE_EVERY_S = 10.0
 """In a log file: often enough to see that it lives, rare enough not to bury everything else."""
 
