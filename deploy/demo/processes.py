@@ -29,10 +29,17 @@ OBJECT_STORE_BYTES = 256 << 20
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
 
+RAY_STARTS = 3
+"""Attempts. Ray gives its processes 30 s, which a machine that is busy with other things does not always keep."""
+
 LONGEST_TEMPORARY = 25
 """Ray adds about 65 characters to its folder for its sockets, whose paths end at 107."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class RayError(Exception):
+    """Ray could not be started."""
 
 
 class Household:
@@ -61,8 +68,6 @@ class Household:
         self._folder = Path(tempfile.mkdtemp(prefix="sfwriter-", dir=self._place))
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(self._folder / "token")
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # Ray gives its processes 30 s, which a machine that is busy with other things does not always keep.
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "90")
         for other in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             os.environ.pop(other, None)
         import ray
@@ -70,17 +75,35 @@ class Household:
         from actors.cluster import use_token
 
         use_token(make=True)
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=str(self._folder),
-        )
-        self._listen()  # Ray has put its own handler of SIGTERM
+        fault: Exception | None = None
+        for _ in range(RAY_STARTS):
+            fault = self._try_ray()
+            self._listen()  # Ray has put its own handler of SIGTERM
+            self.check()
+            if fault is None:
+                break
+        if fault is not None:
+            raise RayError(f"Ray did not start in {RAY_STARTS} attempts: {fault}") from fault
         self.ray_address = ray.get_runtime_context().gcs_address
         self.check()
+
+    def _try_ray(self) -> Exception | None:
+        import ray
+
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=str(self._folder),
+            )
+        except Exception as error:  # noqa: BLE001  Ray raises plain ones when its start takes too long
+            self.stop_ray()
+            self._end_members()
+            return error
+        return None
 
     def environment(self) -> dict[str, str]:
         """For a process that joins this demo's Ray."""
@@ -111,6 +134,12 @@ class Household:
     def end(self) -> list[psutil.Process]:
         """End all of them and remove Ray's folder. Returns those that would not go."""
         self.stop_ray()
+        self._end_members()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return self.members()
+
+    def _end_members(self) -> None:
         members = self.members()
         for process in members:
             with contextlib.suppress(psutil.Error):
@@ -120,9 +149,6 @@ class Household:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(alive, timeout=GRACE_S)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        return self.members()
 
     def stop_ray(self) -> None:
         """End this demo's Ray, where it runs."""

@@ -94,8 +94,12 @@ class Show:
         self.console.print(f"  [green]✓[/green] {escape(text)}", soft_wrap=True)
 
     def bad(self, text: str) -> None:
-        """Tell what went wrong, or was made to."""
+        """Tell what went wrong."""
         self.console.print(f"  [red]✗[/red] [bold]{escape(text)}[/bold]", soft_wrap=True)
+
+    def done_to(self, text: str) -> None:
+        """Tell what was broken on purpose."""
+        self.console.print(f"  [yellow]![/yellow] [bold]{escape(text)}[/bold]", soft_wrap=True)
 
     def verdict(self, text: str, *, good: bool) -> None:
         """The last word."""

@@ -15,6 +15,7 @@ from deploy.demo.backfill import Backfill, BackfillError, generate
 from deploy.demo.crew import Crew, PipelineError
 from deploy.demo.findings import find
 from deploy.demo.packages import dealt, installed
+from deploy.demo.processes import RayError
 from sfwriter import WriterConfig
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Demo:
         try:
             runs = self._pipelines()
             backfilled = self._backfill()
-        except (PipelineError, BackfillError) as error:
+        except (BackfillError, PipelineError, RayError) as error:
             raise DemoError(str(error)) from error
         self._findings()
         self._prove(runs, backfilled)
@@ -148,7 +149,7 @@ class Demo:
         os.kill(writer["pid"], signal.SIGKILL)
         psutil.wait_procs([p for p in self._household.members() if p.pid == writer["pid"]], timeout=2)
         doing = "while it staged" if writer["state"] == "staging" else "while it waited"
-        self._show.bad(
+        self._show.done_to(
             f"SIGKILL to {writer['name']} (pid {writer['pid']}) {doing}; {acknowledged:,} rows acknowledged so far"
         )
 
@@ -200,7 +201,7 @@ class Demo:
         with show.bars({"backfill": rows}, "rows").drawn() as bars:
             first = backfill.run(lambda done: bars.at("backfill", done), kill_at=max(1, int(KILL_AT * rows)))
             if first.killed:
-                show.bad(f"SIGKILL after {first.seconds:.1f} s; {first.committed:,} rows are committed")
+                show.done_to(f"SIGKILL after {first.seconds:.1f} s; {first.committed:,} rows are committed")
             second = backfill.run(lambda done: bars.at("backfill", done))
         said = second.said
         if not first.killed:
@@ -268,7 +269,7 @@ class Demo:
     def _last_word(self, rows: int) -> None:
         show, seconds = self._show, time.monotonic() - self._began
         if not self._good:
-            show.verdict("THE PROOF FAILED: see the lines with ✗ about the proof above", good=False)
+            show.verdict("THE PROOF FAILED: the lines with ✗ say what is wrong", good=False)
             return
         show.verdict(f"{rows:,} rows given, {rows:,} rows there, each once. {seconds:.0f} s.", good=True)
         folder = self._shown(self._folder)
