@@ -67,7 +67,9 @@ LOW_CARDINALITY = (
 )  # fmt: skip
 """Text columns that repeat within a file: dictionary encoding pays for them."""
 
-STATISTICS_COLUMNS = ("run_id", "pipeline_id", "phase", "step_name", "start_time", "run_started_at", "success", "logged_at")
+STATISTICS_COLUMNS = (
+    "run_id", "pipeline_id", "phase", "step_name", "start_time", "run_started_at", "success", "logged_at",
+)  # fmt: skip
 """Columns whose minimum and maximum go into the Delta log: what people filter by.
 
 Few on purpose: with 5,000 active files a commit costs 74 ms where statistics cover 27 columns and
