@@ -99,11 +99,14 @@ def show(report: Report, console: Console) -> None:
         return
     table = Table("peer", "figure", box=None, padding=(0, 2), header_style="dim")
     for heading in ("median", "min", "max"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
     for peer in report.rounds:
         for figure in report.figures(peer):
             low, high = report.spread((peer, figure))
-            table.add_row(peer, figure, *(_text(figure, value) for value in (report.median((peer, figure)), low, high)))
+            unit, factor, digits = _unit(figure)
+            values = (report.median((peer, figure)), low, high)
+            table.add_row(peer, figure, *(f"{value * factor:,.{digits}f}" for value in values), unit)
     console.print(table)
     for judged in report.verdicts:
         console.print(f"  {_judgement(judged)}", highlight=False)
@@ -119,11 +122,11 @@ def _judgement(judged: Judged) -> str:
     return f"{line}, target {'≥' if judged.at_least else '≤'} {judged.target:g}: {met}"
 
 
-def _text(figure: str, value: float) -> str:
-    for suffix, (unit, factor, digits) in _UNITS.items():
-        if figure == suffix or figure.endswith(f"_{suffix}"):
-            return f"{value * factor:,.{digits}f} {unit}"
-    return f"{value:,.3g}"
+def _unit(figure: str) -> tuple[str, float, int]:
+    """How a figure is printed: unit, factor, digits."""
+    return next(
+        (how for suffix, how in _UNITS.items() if figure == suffix or figure.endswith(f"_{suffix}")), ("", 1, 2)
+    )
 
 
 def _write(file: Path, content: object) -> None:

@@ -68,4 +68,5 @@ CASE = Case(
             target=ALLOWED_ABOVE, at_least=False, unit="MiB",
         ),
     ),
+    prepare,
 )  # fmt: skip
