@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from sfwriter.exceptions import WriterTableError
-from sfwriter.storage.faults import is_foreign, log_error, reported, reported_by_delta
+from sfwriter.storage.faults import reported, reported_by_delta
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
 if TYPE_CHECKING:
@@ -65,16 +65,19 @@ def open_table(spec: TableSpec, *, with_files: bool) -> DeltaTable | None:
                 raise NotADirectoryError(20, "Not a folder", str(folder))
             if folder != root:
                 return None
-    try:
-        return DeltaTable(uri_of(spec), storage_options=dict(spec.storage_options), without_files=not with_files)
-    except TableNotFoundError as error:
-        if root is not None and _has_entries(root / LOG_FOLDER):
-            raise log_error(error, "open", spec) from error
-        return None
-    except BaseException as error:
-        if not is_foreign(error):
-            raise
-        raise log_error(error, "open", spec) from error
+    with reported_by_delta("open", spec):
+        try:
+            return _handle_on(spec, with_files=with_files)
+        except TableNotFoundError:
+            if root is None or not _has_entries(root / LOG_FOLDER):
+                return None
+        # Entries, and no table: damaged, or made between the two looks. A first entry appears whole, so
+        # a second attempt tells which.
+        return _handle_on(spec, with_files=with_files)
+
+
+def _handle_on(spec: TableSpec, *, with_files: bool) -> DeltaTable:
+    return DeltaTable(uri_of(spec), storage_options=dict(spec.storage_options), without_files=not with_files)
 
 
 def _check_name(root: Path, spec: TableSpec) -> None:

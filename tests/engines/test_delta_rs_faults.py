@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from sfwriter.exceptions import WriterSchemaError, WriterTableError
-from sfwriter.storage import delta_commit
+from sfwriter.storage import delta_commit, delta_log
 from sfwriter.storage.engine import CommitConflict, CommitUnknown
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +152,24 @@ def test_a_creation_that_was_cut_short_is_finished_by_the_next(delta):
     Path(spec.location, "_delta_log").mkdir(parents=True)
     Path(spec.location, "_delta_log", f"{0:020}.json#1").write_text('{"protocol"')
     assert delta.open(spec).ensure().version == 0
+
+
+def test_a_table_that_appears_while_it_is_opened_is_not_taken_for_a_damaged_one(delta, monkeypatch):
+    real = delta_log.DeltaTable
+    opened = []
+
+    def listing_too_early(*arguments, **named):
+        opened.append(arguments)
+        if len(opened) == 1:
+            delta.ready()  # a rival makes it between our look at the log and our look at the folder
+            raise TableNotFoundError("No files in log segment")
+        return real(*arguments, **named)
+
+    Path(delta.spec().location).mkdir(parents=True)
+    table = delta.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(delta_log, "DeltaTable", listing_too_early)
+        assert table.ensure().version == 0
 
 
 @pytest.mark.parametrize("when", ["write", "fsync", "rename", "folder"])
@@ -415,7 +433,6 @@ def raising(error):
 def test_an_entry_that_may_not_be_on_the_disk_is_unknown(delta, monkeypatch):
     table = delta.ready()
     staged = delta.stage(table, "p", 0)
-    from sfwriter.storage import delta_log
 
     def broken(path):
         raise OSError(errno.EIO, "broken", str(path))
