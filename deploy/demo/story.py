@@ -158,7 +158,8 @@ class Demo:
         self._show.good(f"the pipelines went on: {acknowledged - at_kill:,} more rows acknowledged after the kill")
         health, figures = service.health(), service.metrics()
         writers = ", ".join(f"{entry['name']} (pid {entry['pid']})" for entry in health["writers"])
-        self._show.say(f"service is {health['status']}; writers now: {writers or 'none'}")
+        state = "; ".join([f"service is {health['status']}", *health["reasons"]])
+        self._show.say(f"{state}; writers now: {writers or 'none'}")
         pace = f"{acknowledged / seconds:,.0f} rows/s, at the pace of the parsing"
         self._show.say(f"{acknowledged:,} of {given:,} rows acknowledged in {seconds:.1f} s ({pace})")
         median = figures["latency_secs"]["total"]["p50"]

@@ -40,7 +40,7 @@ class Started:
     def said(self) -> str:
         return self.output.read_text()
 
-    def wait_for(self, text: str, seconds: float = 100) -> None:
+    def wait_for(self, text: str, seconds: float = 200) -> None:
         deadline = time.monotonic() + seconds
         while text not in self.said():
             assert self.process.poll() is None, self.said()
@@ -79,7 +79,7 @@ def test_a_small_demo_proves_its_claim_and_leaves_no_process(demo: Started) -> N
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("moment", ["processes", "SIGKILL", "generated"])
 def test_ctrl_c_ends_everything(demo: Started, moment: str) -> None:
     demo.wait_for(moment)
