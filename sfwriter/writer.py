@@ -372,7 +372,7 @@ class LogWriter(NotYet):
         try:
             result = self._wait(self._send_off(encode, sequence, idempotency_key))
         except WriterError as error:
-            self._log.warning("{}: a call failed: {}", self._log_table.spec.name, error.message)
+            self._log.info("{}: a call failed: {}", self._log_table.spec.name, error.message)
             raise
         told = self._log.warning if result["quarantined_rows"] else self._log.info
         told(
@@ -486,6 +486,15 @@ class LogWriter(NotYet):
 
     def _identity(self, sequence: int | None, idempotency_key: str | None) -> tuple[str, int | None, bool, bool]:
         """Producer, number, whether the content of a used number is checked, whether the producer expires."""
+        try:
+            return self._checked_identity(sequence, idempotency_key)
+        except WriterError:
+            self._metrics.failed(0.0)
+            raise
+
+    def _checked_identity(
+        self, sequence: int | None, idempotency_key: str | None
+    ) -> tuple[str, int | None, bool, bool]:
         if idempotency_key is None:
             if sequence is not None and (isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0):
                 raise WriterValidationError(
