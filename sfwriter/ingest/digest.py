@@ -29,15 +29,12 @@ def digest_of(rows: pa.Table, unfit: Iterable[str] = ()) -> str:
 
     A column without a value counts as absent. XXH3 is not cryptographic: it finds mistakes, not attacks.
     """
-    whole = xxhash.xxh3_64(f"rows:{rows.num_rows};".encode())
+    whole = xxhash.xxh3_64(opening(rows.num_rows))
     for name in sorted(rows.column_names):
         column = rows.column(name)
         if column.null_count == len(column):
             continue
-        if name not in _LOG_COLUMNS:
-            column = _canonical(column)
-        whole.update(f"{name}:{_tag(column.type)};".encode())
-        whole.update(_column_hash(column))
+        whole.update(column_identity(name, column))
     for text in unfit:
         data = text.encode("utf-8", "surrogatepass")
         whole.update(f"{len(data)}:".encode())
@@ -45,8 +42,21 @@ def digest_of(rows: pa.Table, unfit: Iterable[str] = ()) -> str:
     return str(whole.hexdigest())
 
 
-def _tag(kept: pa.DataType) -> str:
-    return "timestamp" if pa.types.is_timestamp(kept) else str(kept)
+def opening(count: int) -> bytes:
+    """What the hash of a batch begins with."""
+    return f"rows:{count};".encode()
+
+
+def head(name: str, kept: pa.DataType) -> bytes:
+    """What goes before the hash of a column."""
+    return f"{name}:{'timestamp' if pa.types.is_timestamp(kept) else kept};".encode()
+
+
+def column_identity(name: str, column: pa.ChunkedArray) -> bytes:
+    """What the hash of a batch sees of one column that has a value."""
+    if name not in _LOG_COLUMNS:
+        column = _canonical(column)
+    return head(name, column.type) + _column_hash(column)
 
 
 def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -30,6 +30,7 @@ from sfwriter.ingest import refusals
 from sfwriter.ingest.aside import quarantine, with_unconverted
 from sfwriter.ingest.digest import digest_of
 from sfwriter.ingest.encode import encode_mappings, encode_table
+from sfwriter.ingest.few import clean_few
 from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.jsontext import bounded
 from sfwriter.ingest.kinds import LOG_KINDS
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sfwriter.ingest.encoded import Encoded
+    from sfwriter.ingest.few import Few
 
 Mode = Literal["strict", "lenient", "ignore"]
 
@@ -136,8 +138,14 @@ class Gate:
             WriterPerformanceError: the rows take more than `max_bytes`.
         """
         _check_run_id(run_id)
-        given = opened(rows, max_bytes)
         exact = self.mode == "strict"
+        if type(rows) is list:
+            few = clean_few(
+                rows, self._columns, exact=exact, run_id=run_id, new_run_id=self._new_run_id, max_bytes=max_bytes
+            )
+            if few is not None:
+                return self._passed(few)
+        given = opened(rows, max_bytes)
         if isinstance(given, pa.Table):
             encoded = encode_table(given, self._columns, exact=exact)
         else:
@@ -148,6 +156,14 @@ class Gate:
         if not exact:
             table = _lowered(table)
         return self._judge(encoded, table, digest, named)
+
+    def _passed(self, few: Few) -> Gated:
+        return Gated(
+            batch=EncodedBatch(rows=few.table, quarantined=None, digest=few.digest, run_id=few.run_id),
+            given=int(few.table.num_rows),
+            new_columns=tuple(name for name in few.extras if self._columns.kind(name) is None),
+            notes=(STAMP_NOTE,) if few.stamped else (),
+        )
 
     def _with_run_ids(self, table: pa.Table, run_id: str | None) -> tuple[pa.Table, str]:
         """No row without a run id; rows that have none share one. Also the one that the result names."""
