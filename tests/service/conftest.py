@@ -20,18 +20,29 @@ if TYPE_CHECKING:
 _NUMBERS = itertools.count()
 
 
+def _start_ray(tries: int = 3) -> None:
+    """Ray allows itself 30 s to start, which a busy machine may not give it the first time."""
+    try:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200 << 20,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    except Exception:
+        ray.shutdown()
+        if tries == 1:
+            raise
+        _start_ray(tries - 1)
+
+
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of the session's Ray, which this process and (through the environment) its children use."""
     use_token(make=True)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    _start_ray()
     address = ray.get_runtime_context().gcs_address
     before = os.environ.get("RAY_ADDRESS")
     os.environ["RAY_ADDRESS"] = address
