@@ -453,7 +453,9 @@ class LogWriter(NotYet):
         inner.add_done_callback(lambda done: self._settle(future, done, gated, started))
         return future
 
-    def _settle(self, future: Future[WriteResult], done: Future[Receipt], gated: Gated, started: float) -> None:
+    def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, started: float) -> None:
+        # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
+        future.delivery = None
         error = done.exception()
         if error is None:
             future.set_result(self._result(gated, done.result(), started))
