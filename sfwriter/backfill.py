@@ -276,7 +276,7 @@ class _Run:
         except WriterError as error:
             raise blamed(error, source.reading.source, chunk) from error.__cause__
         source.flying += 1
-        self._flying.append(_Flight(source, replace(chunk, rows=[]), nbytes, future))
+        self._flying.append(_Flight(source, replace(chunk, rows=[]), nbytes, _answer_of(future)))
         self._flying_bytes += nbytes
         while self._flying and self._flying[0].future.done():
             self._settle()
@@ -371,6 +371,22 @@ class _Run:
             "duration_secs": now.elapsed_secs,
             "rows_per_sec": now.rows_per_sec,
         }
+
+
+def _answer_of(future: Future[WriteResult]) -> Future[WriteResult]:
+    """The same answer without what the writer's future holds on to: the rows, until nobody has it any more."""
+    answer: Future[WriteResult] = Future()
+    answer.set_running_or_notify_cancel()
+
+    def settle(done: Future[WriteResult]) -> None:
+        error = done.exception()
+        if error is None:
+            answer.set_result(done.result())
+        else:
+            answer.set_exception(error)
+
+    future.add_done_callback(settle)
+    return answer
 
 
 def _size(source: Source) -> int:

@@ -21,11 +21,12 @@ from sfwriter.sources.cuts import Limits, Position
 from sfwriter.sources.streams import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from sfwriter.sources.discover import Source
 
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 8 << 20
+"""Five chunks are in memory beside the writer's budget: read, read ahead, gated, and what decoding holds."""
 MAX_ROWS = 131_072
 MIN_ROWS = 1_024
 _SAMPLE_ROWS = 2_048
@@ -48,7 +49,7 @@ def count_rows(source: Source) -> int:
 
 
 def limits_of(source: Source) -> Limits:
-    """Rows of a chunk, so that it takes some 16 MiB of Arrow: judged by the rows in three places of the file.
+    """Rows of a chunk, so that it takes some 8 MiB of Arrow: judged by the rows in three places of the file.
 
     The footer does not tell: a text that is repeated is in a dictionary once.
     """
@@ -68,7 +69,7 @@ def read_chunks(source: Source, start: Position, limits: Limits) -> Iterator[Sou
     with _opened(source) as file:
         total = int(file.metadata.num_rows)
         group, before = _group_of(file.metadata, start.row)
-        groups = list(range(group, file.metadata.num_row_groups))
+        groups = range(group, file.metadata.num_row_groups)
         pending: list[pa.RecordBatch] = []
         held, drop, begin = 0, start.row - before, start
         for found in _batches(source, file, limits.rows, groups):
@@ -115,16 +116,19 @@ def _opened(source: Source) -> Any:
         raise _broken(source, f"is no readable Parquet file: {_first_line(error)}") from error
 
 
-def _batches(source: Source, file: Any, rows: int, groups: list[int]) -> Iterator[pa.RecordBatch]:
-    batches = file.iter_batches(batch_size=rows, row_groups=groups)
-    while True:
-        try:
-            batch = next(batches, None)
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(source, f"cannot be read to its end: {_first_line(error)}") from error
-        if batch is None:
-            return
-        yield batch
+def _batches(source: Source, file: Any, rows: int, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    # Group by group: over all of them at once Arrow held 271 MB where this holds 48 (25 groups of 131,072 rows).
+    for group in groups:
+        batches = file.iter_batches(batch_size=rows, row_groups=[group])
+        while (batch := _next(source, batches)) is not None:
+            yield batch
+
+
+def _next(source: Source, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    try:
+        return next(batches, None)
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(source, f"cannot be read to its end: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
