@@ -36,7 +36,7 @@ from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_t
 from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, Series
 from sfwriter.runtime.local import LocalChannel
-from sfwriter.runtime.rereading import Rereadable
+from sfwriter.runtime.reading import read_rows
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
@@ -523,7 +523,8 @@ class LogWriter(NotYet):
         if not isinstance(rows, (list, tuple)):
             rows = opened(rows, self._max_bytes)
             if not isinstance(rows, pa.Table):
-                rows = Rereadable(rows, self._budget_bytes)  # an iterator can be read only once
+                # Read before the gate is asked: whoever yields the rows may take long, or write a few itself.
+                rows = read_rows(rows, self._budget_bytes)
         try:
             gated = self._admit(rows, run_id)
         except WriterSchemaError:

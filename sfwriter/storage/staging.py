@@ -172,14 +172,16 @@ def _partition_text(spec: TableSpec, column: str, value: object) -> str | None:
         )
     if value is None:
         return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
     text = str(value)
-    # A datetime is a date to Python, and a bool an int: the type itself decides.
+    # A datetime is a date to Python: the type itself decides.
     if type(value) in (str, int, date) and _SAFE.fullmatch(text) and text != _NULL_PARTITION:
         return text
     raise WriterValidationError(
         f"Value {text[:100]!r} of partition column {column!r} of {spec.name} cannot name a folder.",
         context={"table": spec.name, "column": column, "value": text[:100]},
-        suggestions=["Partition by a date, a whole number, or a text of ASCII letters, digits, _ and - only."],
+        suggestions=["Partition by a date, a bool, a whole number, or a text of ASCII letters, digits, _ and - only."],
         code="unsafe_partition_value",
     )
 

@@ -280,3 +280,16 @@ def test_a_refused_call_does_not_take_those_behind_it_along(open_writer, row, co
     with pytest.raises(WriterSchemaError):
         writer.write_log_rows([row(extra=5)])
     assert count() == 6
+
+
+def test_rows_may_be_written_while_the_rows_of_another_call_are_made(open_writer, row, count) -> None:
+    writer = open_writer()
+
+    def rows():
+        yield row(step_name="outer")
+        assert writer.write_log_rows([row(step_name="inner")])["rows_written"] == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(writer.write_log_rows, [row(step_name="other thread")]).result(10)["rows_written"] == 1
+
+    assert writer.write_log_rows(rows())["rows_written"] == 1
+    assert count() == 3
