@@ -28,7 +28,7 @@ class Admission:
         core = self._core
         if event.ticket in core.tickets:
             raise ValueError(f"ticket {event.ticket} is in use")
-        if core.closed or event.cost > core.budget.total:
+        if core.closed or event.cost > core.limits.budget_bytes:
             reason = Reason.CLOSED if core.closed else Reason.TOO_LARGE
             core.answer(event.ticket, Refused(Reason.OUTCOME_UNKNOWN if event.resent else reason, event.sequence))
             return
@@ -46,7 +46,7 @@ class Admission:
             batch = producer.placing[0]
             ready = True
             for part in batch.given.parts:
-                stand = producer.stand(self._core.lane(part.table))
+                stand = producer.stands.get(part.table) or producer.stand(self._core.lane(part.table))
                 if not stand.known:
                     ready = False
                     self._core.want(stand)
@@ -66,7 +66,7 @@ class Admission:
             core.want(answering)
             return False
         producer.placing.popleft()
-        batch.sequence = number
+        batch.place(number)
         if number == expected:
             producer.flight[number] = batch
             batch.state = BatchState.WAITING
@@ -90,9 +90,8 @@ class Admission:
             core.finish(batch, unknown if batch.in_doubt else clash(batch, expected))
             return
         batch.producer.accepted -= 1
-        twin.tickets.update(batch.tickets)
-        for ticket in batch.tickets:
-            core.tickets[ticket] = twin
+        twin.joined = {**(twin.joined or {}), given.ticket: given.stamp}
+        core.tickets[given.ticket] = twin
         if twin.wait_until is not None:
             twin.wait_until = None if given.wait_until is None else max(twin.wait_until, given.wait_until)
             if twin.wait_until is not None:
@@ -168,9 +167,10 @@ class Admission:
         lane.collect(piece, core.now, core.limits)
         if lane.open_bytes >= core.limits.max_job_bytes:
             core.seal(lane)
+        elif lane.due(core.now):
+            core.touch(lane)
         elif lane.open_until < until:
             core.ring_at(lane.open_until, lane)
-        core.dirty[lane.table] = lane
 
     # ------------------------------------------------------------ who gives up, and who goes
 
@@ -180,10 +180,10 @@ class Admission:
         batch = core.tickets.get(event.ticket)
         if batch is None:
             return
-        if len(batch.tickets) > 1:
+        if batch.joined:
             if event.ticket == batch.given.ticket:
                 return  # another call is answered by this one's rows, so they are written
-            del batch.tickets[event.ticket], core.tickets[event.ticket]
+            del batch.joined[event.ticket], core.tickets[event.ticket]
             core.answer(event.ticket, Refused(Reason.WITHDRAWN, batch.sequence))
         elif batch.state is BatchState.PLACING:
             first = batch.producer.placing[0] is batch

@@ -23,6 +23,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from sfwriter.batch import Token
+
 if TYPE_CHECKING:
     from sfwriter.flow.lane import Lane
     from sfwriter.flow.producers import Producer, Stand
@@ -56,7 +58,8 @@ class Batch:
         given: the submission.
         producer: whose it is.
         sequence: its number, None until it is placed.
-        tickets: who waits for it: ticket to the stamp of that call. The first one's rows are staged.
+        joined: who else waits for it: ticket to the stamp of that call; None where nobody does.
+        token: its identity; not there before it is placed.
         pieces: what it puts into each table; the last one answers.
         open_parts: pieces before the last one that have not landed.
         looked_again: its gap was checked against a fresh look at the table.
@@ -65,7 +68,7 @@ class Batch:
     """
 
     __slots__ = (
-        "given", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state", "tickets",
+        "given", "joined", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state", "token",
         "wait_until",
     )  # fmt: skip
 
@@ -74,7 +77,8 @@ class Batch:
         self.given = given
         self.producer = producer
         self.sequence = given.sequence
-        self.tickets: dict[int, str] = {given.ticket: given.stamp}
+        self.joined: dict[int, str] | None = None
+        self.token: Token
         self.pieces: list[Piece] = []
         self.open_parts = 0
         self.looked_again = False
@@ -82,12 +86,15 @@ class Batch:
         self.wait_until = given.wait_until
         self.state = BatchState.PLACING
 
+    def place(self, number: int) -> None:
+        """Give it its number."""
+        self.sequence = number
+        self.token = Token(self.producer.identity, number)
+
     @property
     def number(self) -> int:
-        """Its number, once it is placed."""
-        if self.sequence is None:
-            raise ValueError(f"batch of ticket {self.given.ticket} has no number yet")
-        return self.sequence
+        """Its number; it has been placed."""
+        return self.token.sequence
 
     @property
     def in_doubt(self) -> bool:
@@ -120,7 +127,7 @@ class Piece:
     def __init__(self, batch: Batch, stand: Stand, part: Part, *, answers: bool) -> None:
         """Begin a piece that no job holds yet."""
         self.batch = batch
-        self.number = batch.number
+        self.number = batch.token.sequence
         self.answers = answers
         self.lane = stand.lane
         self.stand = stand

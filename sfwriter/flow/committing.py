@@ -63,6 +63,7 @@ class Committing:
                 else:
                     piece.stand.land(piece)
                     core.land(piece, event.version, already=False)
+            job.pieces = []  # they know their job: see `Core.finish`
         for stand in passed:
             core.settle_parts(stand)  # the number of a refused batch, which may be another's by now, is used up
 

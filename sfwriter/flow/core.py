@@ -10,9 +10,9 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Union
 
-from sfwriter.batch import Token
 from sfwriter.flow.batches import Batch, BatchState, Job, JobState
 from sfwriter.flow.budget import Budget
 from sfwriter.flow.lane import NEVER, Lane
@@ -126,9 +126,14 @@ class Core:
         if when < NEVER:
             heapq.heappush(self._timers, (when, next(self.numbers), what))
 
+    @property
+    def rings(self) -> bool:
+        """Whether a timer's time has come."""
+        return bool(self._timers) and self._timers[0][0] <= self.now
+
     def due_timers(self) -> Iterator[Timed]:
         """Take those whose time has come, one by one: what is done about one may make the next one mean nothing."""
-        while self._timers and self._timers[0][0] <= self.now:
+        while self.rings:
             when, _, what = heapq.heappop(self._timers)
             if _means_something(what, when):
                 yield what
@@ -150,7 +155,7 @@ class Core:
         """Acknowledge the batch of a piece that has landed, or let its answering piece go on."""
         batch = piece.batch
         if piece.answers:
-            self.finish(batch, Acknowledged(Token(batch.producer.identity, batch.number), version, already))
+            self.finish(batch, Acknowledged(batch.token, version, already))
         else:
             batch.open_parts -= 1
             self.touch(batch.pieces[-1].lane)
@@ -162,7 +167,7 @@ class Core:
         if judge(given, mark, doubtful=batch.in_doubt) is Verdict.OTHERS:
             return clash(batch, expected)
         own = batch.in_doubt if mark is None else mark.stamp == given.stamp
-        return Acknowledged(Token(batch.producer.identity, batch.number), version, already=not own)
+        return Acknowledged(batch.token, version, already=not own)
 
     def settle(self, batch: Batch, answering: Stand) -> None:
         """End a batch in flight whose number turned out to be committed, or to leave a gap."""
@@ -227,23 +232,24 @@ class Core:
 
     def finish(self, batch: Batch, answer: Acknowledged | Refused) -> None:
         """Answer a batch, and give its memory back."""
-        producer = batch.producer
-        if batch.state is BatchState.FLOWING:
+        producer, given, state = batch.producer, batch.given, batch.state
+        if state is BatchState.FLOWING:
             self.budget.release(batch.given.cost)
-        if batch.sequence is not None and producer.flight.get(batch.sequence) is batch:
-            del producer.flight[batch.sequence]
+        if state is not BatchState.PLACING:
+            del producer.flight[batch.token.sequence]
         batch.state = BatchState.DONE
+        batch.pieces.clear()  # pieces know their batch: without the circle both go at once, not at a collection
         if isinstance(answer, Acknowledged):
             producer.committed += 1
         else:
             producer.refused += 1
-        own = batch.given.stamp
-        for ticket, stamp in batch.tickets.items():
-            del self.tickets[ticket]
-            if stamp != own and isinstance(answer, Acknowledged) and not answer.already:
-                self.answer(ticket, Acknowledged(answer.token, answer.version, already=True))
-            else:
-                self.answer(ticket, answer)
+        del self.tickets[given.ticket]
+        self.out.append(Answer(given.ticket, answer))
+        if batch.joined is not None:
+            others = replace(answer, already=True) if isinstance(answer, Acknowledged) else answer
+            for ticket, stamp in batch.joined.items():
+                del self.tickets[ticket]
+                self.answer(ticket, answer if stamp == given.stamp else others)
 
     def answer(self, ticket: int, answer: Acknowledged | Refused) -> None:
         """Tell a caller."""

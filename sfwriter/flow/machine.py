@@ -108,8 +108,10 @@ class Machine:
         core = self._core
         core.now = max(now, core.now)
         self._handlers[type(event)](event)
-        self._ring()
-        self._go_on()
+        if core.rings:
+            self._ring()
+        if core.dirty or core.queue or core.unplaced:
+            self._go_on()
         commands, core.out = core.out, []
         return commands
 

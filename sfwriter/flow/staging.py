@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfwriter.batch import Token
 from sfwriter.flow.batches import Job, JobState
 from sfwriter.flow.vocabulary import Abandon, Discard, Fault, Reason, Stage
 
@@ -59,11 +58,7 @@ class Staging:
             core.ring_at(job.deadline, job)
         self._running[attempt] = job
         lane.staging += 1
-        batches = tuple(
-            (piece.batch.given.ticket, Token(piece.batch.producer.identity, piece.batch.number))
-            for piece in job.pieces
-            if piece.rows
-        )
+        batches = tuple((piece.batch.given.ticket, piece.batch.token) for piece in job.pieces if piece.rows)
         core.out.append(Stage(attempt, lane.table, batches, job.nbytes))
 
     def _end(self, attempt: int) -> Job | None:
