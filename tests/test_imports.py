@@ -32,6 +32,16 @@ def test_opening_a_writer_s_module_loads_no_optional_package():
     assert not loaded_after("from sfwriter import LogWriter") & (SLOW - {"numpy"})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere psutil tells how much memory there is")
+def test_writing_loads_neither_psutil_nor_what_only_the_command_line_shows():
+    code = (
+        "import tempfile; from sfwriter import LogWriter, WriterConfig\n"
+        "with tempfile.TemporaryDirectory() as folder, LogWriter(config=WriterConfig(warehouse=folder)) as writer:\n"
+        "    writer.write_log_rows([{'phase': 'gold', 'step_name': 'a'}])"
+    )
+    assert not loaded_after(code) & {"psutil", "typer", "rich", "zstandard"}
+
+
 def test_the_core_loads_neither_arrow_nor_ray_nor_delta():
     loaded = loaded_after("import sfwriter.flow.machine")
     assert not loaded & (SLOW | {"pyarrow", "deltalake"})

@@ -152,6 +152,17 @@ def test_a_group_beyond_its_limit_leaves_nothing(machine):
 
 def test_a_machine_that_tells_nothing_is_asked_through_psutil(tmp_path):
     assert usable_memory_bytes(tmp_path) == psutil.virtual_memory().total
+    told = process_memory(tmp_path)
+    asked = psutil.Process().memory_info()
+    assert told.rss == pytest.approx(asked.rss, rel=0.2)
+    assert told.vms == pytest.approx(asked.vms, rel=0.2)
+
+
+def test_proc_tells_what_psutil_tells():
+    told, asked = process_memory(), psutil.Process().memory_info()
+    assert told.rss == pytest.approx(asked.rss, rel=0.2)
+    assert told.vms == pytest.approx(asked.vms, rel=0.2)
+    assert told.rss - told.own == pytest.approx(asked.shared, rel=0.2)
 
 
 def test_this_process_uses_less_than_it_may():
