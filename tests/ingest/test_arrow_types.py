@@ -1,12 +1,16 @@
 """Arrow columns: what widens without loss is taken in every mode, the rest goes by the mode."""
 
+from array import array
 from datetime import date, datetime, timezone
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from sfwriter.exceptions import WriterSchemaError
+from sfwriter.ingest.arrow_columns import is_plain_ascii
 from sfwriter.ingest.gate import Gate
 
 NOON = datetime(2024, 1, 31, 12, tzinfo=timezone.utc)
@@ -103,8 +107,8 @@ def test_what_converts_without_loss_is_wrong_in_strict_and_converted_elsewhere(c
         Gate("strict").encode(table(step_type=["x", "y"]).drop_columns(["run_id"]).append_column(column, values))
 
     for mode in ("lenient", "ignore"):
-        given = table(step_type=["x", "y"]).drop_columns(["run_id"]).append_column(column, values)
-        assert Gate(mode).encode(given, "r").rows[column].to_pylist() == kept
+        rows = table(step_type=["x", "y"]).drop_columns(["run_id"]).append_column(column, values)
+        assert Gate(mode).encode(rows, "r").rows[column].to_pylist() == kept
 
 
 def test_text_that_is_no_unicode_is_found_though_arrow_took_it_unseen():
@@ -117,6 +121,29 @@ def test_text_that_is_no_unicode_is_found_though_arrow_took_it_unseen():
 
     gated = Gate("lenient").admit(table(error_message=broken))
     assert gated.batch.rows["error_message"].to_pylist() == ["a"]
+
+
+offsets = st.lists(st.integers(0, 8), min_size=2, max_size=6)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    offsets | offsets.map(sorted),
+    st.binary(min_size=8, max_size=8) | st.text("ab", min_size=8, max_size=8).map(str.encode),
+    st.integers(0, 4),
+    st.integers(0, 63),
+)
+def test_what_the_quick_look_takes_for_unicode_is_unicode(places, data, start, valid):
+    assume(places[0] <= places[-1])  # pyarrow makes no others
+    buffers = [pa.py_buffer(bytes([valid])), pa.py_buffer(array("i", places)), pa.py_buffer(data)]
+    texts = pa.Array.from_buffers(pa.string(), len(places) - 1, buffers)
+    sliced = texts.slice(min(start, len(texts)))
+    assume(places[len(places) - 1 - len(sliced)] <= places[-1])
+
+    if is_plain_ascii(sliced):
+        sliced.validate(full=True)
+    elif len(sliced) and places == sorted(places):
+        assert not data.isascii()
 
 
 def test_slices_and_chunks_are_read_where_they_lie():
