@@ -69,7 +69,9 @@ class TableCalls:
             log.warning("commit to %s ended unknown, the table is looked at: %s", name, unknown)
             return CommitInDoubt(group.group_id, Fault(unknown.__cause__ or unknown, retriable=True))
         except WriterError as error:
-            return CommitRefused(group.group_id, fault_of(error), tuple(error.context.get("positions", ())))
+            # Where the engine knows which files are at fault, only their batches are.
+            positions = tuple(error.context.pop("positions", ()))
+            return CommitRefused(group.group_id, fault_of(error), positions)
         except Exception as error:
             log.warning("commit to %s ended unknown, the table is looked at", name, exc_info=True)
             return CommitInDoubt(group.group_id, Fault(error, retriable=True))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from sfwriter.exceptions import WriterSchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from sfwriter.storage.engine import TableSpec
 
@@ -93,30 +93,56 @@ def with_null_marks(table: pa.Table) -> pa.Schema:
     return pa.schema([column.with_nullable(table.column(column.name).null_count > 0) for column in table.schema])
 
 
-def columns_to_add(table: pa.Schema, staged: Iterable[pa.Schema], spec: TableSpec) -> list[pa.Field]:
+def columns_to_add(table: pa.Schema, staged: Mapping[int, pa.Schema], spec: TableSpec) -> list[pa.Field]:
     """Columns that staged files have and the table lacks, nullable, in the order they came.
 
+    Args:
+        table: as it is.
+        staged: position in the group to the schema of the files there.
+        spec: for the error.
+
     Raises:
-        WriterSchemaError: a column has another type in the table, a column that the table wants filled
-            has nulls, or a name differs only in case.
+        WriterSchemaError: a column has another type in the table or in files before it, a column that the
+            table wants filled has nulls, or a name differs only in case. `context["positions"]` has the
+            position of the files at fault.
     """
-    known = {column.name: column for column in table}
-    lowered = {name.lower(): name for name in known}
-    new: dict[str, pa.Field] = {}
-    for schema in staged:
+    wider = _Wider(table, spec)
+    for position, schema in staged.items():
+        try:
+            wider.take(schema)
+        except WriterSchemaError as error:  # noqa: PERF203  a group has few
+            error.context["positions"] = (position,)
+            raise
+    return list(wider.new.values())
+
+
+class _Wider:
+    """A table's columns, and those that files bring."""
+
+    def __init__(self, table: pa.Schema, spec: TableSpec) -> None:
+        self.new: dict[str, pa.Field] = {}
+        self._table = table
+        self._spec = spec
+        self._known = {column.name: column for column in table}
+        self._lowered = {name.lower(): name for name in self._known}
+
+    def take(self, schema: pa.Schema) -> None:
+        table, spec = self._table, self._spec
         for column in schema:
-            target = known.get(column.name) or new.get(column.name)
-            if target is None and column.name.lower() not in lowered:
-                new[column.name] = column.with_nullable(True)
-                lowered[column.name.lower()] = column.name
-            elif target is None:
-                raise _misfit(table, schema, spec, column, f"is spelled {lowered[column.name.lower()]!r} in the table")
-            elif not plain(target.type).equals(plain(column.type)):
+            low = column.name.lower()
+            target = self._known.get(column.name) or self.new.get(column.name)
+            if target is None and low in self._lowered:
+                raise _misfit(table, schema, spec, column, f"is spelled {self._lowered[low]!r} in the table")
+            if target is not None and not plain(target.type).equals(plain(column.type)):
                 raise _misfit(
                     table, schema, spec, column, f"is {plain(target.type)} in the table and {plain(column.type)} here"
                 )
         _check_filled(table, schema, spec)
-    return list(new.values())
+        # Only now: files that are refused bring no column.
+        for column in schema:
+            if column.name not in self._known and column.name not in self.new:
+                self.new[column.name] = column.with_nullable(True)
+                self._lowered[column.name.lower()] = column.name
 
 
 def _check_filled(table: pa.Schema, schema: pa.Schema, spec: TableSpec) -> None:

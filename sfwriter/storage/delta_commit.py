@@ -166,7 +166,7 @@ class Committer:
 
     def _evolved(self, group: CommitGroup) -> DeltaTable:
         """The table at its newest version, with every column that the group's files have."""
-        schemas = [staged_schema(staged) for staged in group.staged if staged.files]
+        schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
         table = self._fresh()
         check_writable_table(table, self._spec)
         new = columns_to_add(arrow_schema(table), schemas, self._spec) if schemas else []
@@ -211,7 +211,9 @@ class Committer:
         for position, staged in enumerate(group.staged):
             for file in staged.files:
                 if set(file.partition_values) != partitions:
-                    raise partition_clash(self._spec, sorted(file.partition_values), sorted(partitions))
+                    clash = partition_clash(self._spec, sorted(file.partition_values), sorted(partitions))
+                    clash.context["positions"] = (position,)
+                    raise clash
                 with reported("look at staged files of", self._spec):
                     facts = self._place.facts(file.path)
                 if facts is None or facts.size_bytes != file.size_bytes or facts.modified_ms < oldest_ms:

@@ -137,7 +137,7 @@ class DeltaRsTable:
             self._adopt_partitions(tuple(table.metadata().partition_columns))
             # For a comparison of types alone: nothing is said yet of nulls.
             filled = pa.schema([field.with_nullable(False) for field in self._spec.schema])
-            columns_to_add(arrow_schema(table), [filled], self._spec)
+            columns_to_add(arrow_schema(table), {0: filled}, self._spec)
             return stats_of(table, self._spec)
 
     def _adopt_partitions(self, found: tuple[str, ...]) -> None:

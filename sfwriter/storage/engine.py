@@ -8,7 +8,8 @@ Never does: decide. Order, retries and look-ups are the flow's.
 A commit ends in one of four ways: a `CommitReceipt`; `CommitConflict` (nothing landed, somebody else
 changed something that it was planned on); `StagedFilesLost` (nothing landed, named files are gone);
 `CommitUnknown` (it may have landed, or may land later). Any `WriterError` says that nothing landed
-and nothing will; its `retriable` tells whether the same commit may succeed later.
+and nothing will; its `retriable` tells whether the same commit may succeed later, and
+`context["positions"]`, where it is there, which of the group's staged batches are at fault.
 """
 
 from __future__ import annotations

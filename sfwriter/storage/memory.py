@@ -141,7 +141,7 @@ class MemoryTable:
         """Compare and swap under one lock."""
         with self._warehouse.lock:
             stored = self._existing()
-            schemas = [staged_schema(staged) for staged in group.staged if staged.files]
+            schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
             new = columns_to_add(stored.schema, schemas, self._spec)
             for advance in group.advances:
                 found = self._sequence(stored, advance.producer_id)
@@ -228,7 +228,7 @@ class MemoryTable:
                     code="partition_clash",
                 )
             filled = pa.schema([entry.with_nullable(False) for entry in self._spec.schema])
-            columns_to_add(stored.schema, [filled], self._spec)
+            columns_to_add(stored.schema, {0: filled}, self._spec)
             self._spec = replace(self._spec, partition_columns=stored.partition_columns)
             return self.stats()
 

@@ -454,6 +454,19 @@ def test_files_of_an_older_schema_are_still_committed(lab):
     assert lab.open().stats().rows == 4
 
 
+def test_a_refusal_for_a_column_names_the_staged_batch_at_fault(lab):
+    table = lab.ready()
+    lab.put(table, "rival", 0, lab.rows(1, cores=["four"]))
+    good = lab.stage(table, "a", 0, lab.rows(1, ready=[True]))
+    empty = lab.stage(table, "b", 0, lab.rows(0))
+    bad = lab.stage(table, "c", 0, lab.rows(1, cores=[4]))
+    group = lab.group(*(lab.advance(name, 0) for name in "abc"), staged=[good, empty, bad])
+    with pytest.raises(WriterSchemaError) as caught:
+        table.commit(group)
+    assert caught.value.context["positions"] == (2,)
+    assert lab.sequence(table, "a") is None
+
+
 def test_a_column_of_another_type_is_refused_and_nothing_lands(lab):
     table = lab.ready()
     lab.put(table, "p", 0, lab.rows(1, host=["a"]))

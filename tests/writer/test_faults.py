@@ -179,7 +179,10 @@ def test_files_that_vanish_between_staging_and_commit_are_made_again(open_writer
     assert count() == 2
 
 
-def test_a_column_of_another_type_that_came_meanwhile_refuses_only_the_batch_at_fault(open_writer, row, read) -> None:
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_column_of_another_type_that_came_meanwhile_refuses_only_the_batch_at_fault(
+    open_writer, row, read, keyed
+) -> None:
     engine = FaultyEngine(DeltaRsEngine())
     writer = open_writer(engine=engine, producer_id="p")
     writer.write_log_rows([row()])
@@ -189,8 +192,9 @@ def test_a_column_of_another_type_that_came_meanwhile_refuses_only_the_batch_at_
         first = pool.submit(writer.write_log_rows, [row(step_name="first")])
         assert hang.started.wait(10)
         # Both are encoded while the table has no such column, and wait for the commit that hangs.
-        clash = pool.submit(writer.write_log_rows, [row(step_name="clash", cores=4)])
-        fine = pool.submit(writer.write_log_rows, [row(step_name="fine", ready=True)])
+        keys = [{"idempotency_key": name} if keyed else {} for name in ("clash", "fine")]
+        clash = pool.submit(writer.write_log_rows, [row(step_name="clash", cores=4)], **keys[0])
+        fine = pool.submit(writer.write_log_rows, [row(step_name="fine", ready=True)], **keys[1])
         wait_until(lambda: engine.calls["stage"] >= 3 or writer._channel._machine.in_flight == 3)
         open_writer(producer_id="rival").write_log_rows([row(step_name="rival", cores="four")])
         hang.gate.set()
@@ -198,6 +202,7 @@ def test_a_column_of_another_type_that_came_meanwhile_refuses_only_the_batch_at_
         with pytest.raises(WriterSchemaError) as caught:
             clash.result(20)
         assert fine.result(20)["rows_written"] == 1
+    assert "positions" not in caught.value.context
     assert caught.value.expected_schema["cores"] == "string"
     assert caught.value.actual_schema["cores"] == "int64"
     assert caught.value.suggestions
