@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sfwriter.runtime.channel import Delivery, Receipt
 
 
+_AHEAD = frozenset({Reason.GAP, Reason.OUTCOME_UNKNOWN})
+"""How a batch is refused that came before its turn: a machine answers for sure only where it was never sent before."""
+
+
 class Outbound:
     """One delivery that is not settled.
 
@@ -125,7 +129,7 @@ class Window:
     def refused(self, outbound: Outbound, reason: Reason, expected: int | None) -> bool:
         """Take note of a refusal. True: the batch is sent again; False: its caller is to be told."""
         line = outbound.line
-        if reason is Reason.GAP and any(number < (outbound.number or 0) for number in self._unsettled(line, outbound)):
+        if reason in _AHEAD and self._overtook(outbound, expected):
             # Those before it were lost with a coordinator and are being sent again.
             self._requeue(outbound)
             return True
@@ -213,9 +217,15 @@ class Window:
             if line.queued:
                 self._ready.setdefault(line.producer_id, line)
 
-    def _unsettled(self, line: Line, outbound: Outbound) -> list[int]:
+    @staticmethod
+    def _overtook(outbound: Outbound, expected: int | None) -> bool:
+        """Whether a batch came before others of its line that are not settled and whose turn it is."""
+        number = outbound.number
+        if number is None or expected is None or expected >= number:
+            return False
+        line = outbound.line
         others = [*line.sent.values(), *line.queued]
-        return [other.number for other in others if other is not outbound and other.number is not None]
+        return any(other.number is not None and expected <= other.number < number for other in others)
 
 
 def _alike(first: Outbound, second: Outbound) -> bool:
