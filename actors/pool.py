@@ -96,7 +96,7 @@ class WriterPool:
 
     async def look(self) -> list[dict[str, Any]]:
         """Each writer's state, pid, node and memory."""
-        return [await self._look_at(seat) for seat in list(self._seats.values())]
+        return await asyncio.gather(*(self._look_at(seat) for seat in self._seats.values()))
 
     def stop(self) -> None:
         """Kill all writers."""
@@ -168,6 +168,8 @@ class WriterPool:
             "node_id": None,
             "memory_bytes": None,
         }
+        if seat.state == "starting":
+            return entry  # it has no process yet, or one that is not ready to answer
         try:
             entry.update(await asyncio.wait_for(seat.actor.ping.remote(), CALL_TIMEOUT_S / 10))
         except (RayActorError, asyncio.TimeoutError):
