@@ -199,7 +199,9 @@ class RemoteChannel:
         if self._inbox:
             return 0.0
         oldest = self._window.oldest()
-        if oldest is None or len(self._flying) >= PARCELS_IN_FLIGHT:
+        # A full parcel always goes: the coordinator needs a file's worth at once, and the window bounds the bytes.
+        full = self._window.queued_bytes >= PARCEL_BYTES
+        if oldest is None or (len(self._flying) >= PARCELS_IN_FLIGHT and not full):
             return None
         now = self._clock.monotonic()
         if now < self._resend_at:

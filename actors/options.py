@@ -21,7 +21,7 @@ PARCEL_BATCHES = 512
 """Batches of one parcel at most: its answer comes when all of them are settled."""
 
 PARCELS_IN_FLIGHT = 8
-"""Parcels of one client that may be unanswered at once."""
+"""Parcels of one client that may be unanswered at once while they are not full: more of them go together."""
 
 WIRE_FACTOR = 3
 """Memory of a batch in flight over its Arrow bytes: as payload, decoded in a writer, and encoded as Parquet there."""
