@@ -14,6 +14,7 @@ import threading
 import uuid
 import weakref
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,14 @@ class _Call(Future["WriteResult"]):
     """The future of one call's result, and its delivery's, by which the call can be withdrawn."""
 
     delivery: Future[Receipt] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out about a call's rows, for its result; None where it was not asked for."""
+
+    quality: Any = None
+    anomalies: Any = None
 
 
 class LogWriter(NotYet):
@@ -421,6 +430,7 @@ class LogWriter(NotYet):
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
+            findings = self._examined(gated)
         except WriterError as error:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
@@ -430,7 +440,7 @@ class LogWriter(NotYet):
             self._metrics.failed(self._clock.monotonic() - started)
             raise
         if not gated.given and number is None:
-            future.set_result(self._result(gated, None, started))
+            future.set_result(self._result(gated, findings, None, started))
             return future
         delivery = Delivery(
             gated.batch,
@@ -450,20 +460,25 @@ class LogWriter(NotYet):
             self._metrics.failed(self._clock.monotonic() - started)
             raise
         future.delivery = inner
-        inner.add_done_callback(lambda done: self._settle(future, done, gated, started))
+        inner.add_done_callback(lambda done: self._settle(future, done, gated, findings, started))
         return future
 
-    def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, started: float) -> None:
+    def _examined(self, gated: Gated) -> Findings:
+        """What is found out about a call's rows before they are written; raises where they are not to be."""
+        del gated
+        return Findings()
+
+    def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
         future.delivery = None
         error = done.exception()
         if error is None:
-            future.set_result(self._result(gated, done.result(), started))
+            future.set_result(self._result(gated, findings, done.result(), started))
             return
         self._metrics.failed(self._clock.monotonic() - started)
         future.set_exception(error)
 
-    def _result(self, gated: Gated, receipt: Receipt | None, started: float) -> WriteResult:
+    def _result(self, gated: Gated, findings: Findings, receipt: Receipt | None, started: float) -> WriteResult:
         duration = self._clock.monotonic() - started
         already = receipt is not None and receipt.already
         batch = gated.batch
@@ -481,8 +496,8 @@ class LogWriter(NotYet):
             "version": None if receipt is None else receipt.version,
             "duration_secs": duration,
             "quarantined_rows": quarantined,
-            "quality_results": None,
-            "anomalies": None,
+            "quality_results": findings.quality,
+            "anomalies": findings.anomalies,
             "already_written": already,
         }
 
