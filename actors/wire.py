@@ -78,12 +78,16 @@ def pack(batches: Sequence[EncodedBatch]) -> pa.Buffer:
 
     Batches of one payload have the same columns.
     """
-    sink = pa.BufferOutputStream()
-    _write(sink, [batch.rows for batch in batches])
+    tables = [_joined([batch.rows for batch in batches])]
     aside = [batch.quarantined for batch in batches if batch.quarantined is not None]
     if aside:
-        _write(sink, aside)
-    return sink.getvalue()
+        tables.append(_joined(aside))
+    # Measured before it is written: a buffer that grows is copied over and over, each time into fresh memory.
+    scale = pa.MockOutputStream()
+    _write(scale, tables)
+    content = pa.allocate_buffer(scale.size())
+    _write(pa.FixedSizeBufferWriter(content), tables)
+    return content
 
 
 def unpack(payload: Any, *, set_aside: bool) -> pa.Table:
@@ -99,10 +103,14 @@ def unpack(payload: Any, *, set_aside: bool) -> pa.Table:
     return table
 
 
-def _write(sink: pa.BufferOutputStream, tables: Sequence[pa.Table]) -> None:
-    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
+
+
+def _write(sink: pa.NativeFile, tables: Sequence[pa.Table]) -> None:
+    for table in tables:
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
 
 
 def offsets(batches: Sequence[EncodedBatch]) -> Iterator[tuple[int, int]]:

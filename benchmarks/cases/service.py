@@ -15,12 +15,13 @@ from benchmarks.child import in_child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from actors import LogClient
+    from actors import LogClient, Service
 
 WRITERS = 2
 OBJECT_STORE_BYTES = 1 << 30
 WARM_UP_ROWS = 7
-"""In a service that runs already, everything is loaded: one call before the measured ones."""
+WARM_UP_S = 60.0
+"""In a service that runs already, everything is loaded: calls before the measured ones, until all its actors are up."""
 
 
 def run_backfill(setting: Setting) -> Figures:
@@ -28,7 +29,7 @@ def run_backfill(setting: Setting) -> Figures:
     figures = in_child(
         "service:backfill_through_service", sources=setting.given["sources"], warehouse=str(setting.folder)
     )
-    check_table(setting.folder / TABLE, setting.given["rows"] + WARM_UP_ROWS)
+    check_table(setting.folder / TABLE, setting.given["rows"] + int(figures["warm_up_rows"]))
     return {
         "rows_per_s": setting.given["rows"] / figures["secs"],
         "secs": figures["secs"],
@@ -46,7 +47,7 @@ def run_acks(threads: int) -> Callable[[Setting], Figures]:
             seconds=SECONDS[setting.scale],
             warehouse=str(setting.folder),
         )
-        check_table(setting.folder / TABLE, ROWS * int(figures["calls"]) + WARM_UP_ROWS)
+        check_table(setting.folder / TABLE, ROWS * int(figures["calls"]) + int(figures["warm_up_rows"]))
         return {name: figures[name] for name in ("calls_per_s", "p50_ms", "p99_ms", "commits")}
 
     return run
@@ -60,21 +61,22 @@ def backfill_through_service(sources: str, warehouse: str) -> Figures:
     from sfwriter.backfill import backfill as fill
     from sfwriter.sources import discover
 
-    with running_service(warehouse) as client:
+    with running_service(warehouse) as (client, warm_up_rows):
         began = time.perf_counter()
         result = fill(client, discover([sources]).sources)
-        return {"secs": time.perf_counter() - began, "rows": float(result["rows_written"])}
+        secs = time.perf_counter() - began
+        return {"secs": secs, "rows": float(result["rows_written"]), "warm_up_rows": warm_up_rows}
 
 
 def acks_through_service(threads: int, seconds: float, warehouse: str) -> Figures:
     """Time calls of 7 rows."""
-    with running_service(warehouse) as client:
-        return measure_calls(client.write_log_rows, threads, seconds)
+    with running_service(warehouse) as (client, warm_up_rows):
+        return {**measure_calls(client.write_log_rows, threads, seconds), "warm_up_rows": warm_up_rows}
 
 
 @contextmanager
-def running_service(warehouse: str) -> Iterator[LogClient]:
-    """A Ray of this process's own, a service in it that has written once, and a client."""
+def running_service(warehouse: str) -> Iterator[tuple[LogClient, float]]:
+    """A Ray of this process's own, a service in it with all its actors up, a client, and the rows written so far."""
     import ray
 
     from actors import Service, connect
@@ -88,17 +90,33 @@ def running_service(warehouse: str) -> Iterator[LogClient]:
     )  # fmt: skip
     try:
         config = WriterConfig(warehouse=warehouse, parallel_write_threads=WRITERS)
-        with Service.start(config, name="benchmark"), connect("benchmark") as client:
-            client.write_log_rows(_warm_up())
-            yield client
+        with Service.start(config, name="benchmark") as service, connect("benchmark") as client:
+            yield client, _warmed_up(service, client)
     finally:
         ray.shutdown()
 
 
-def _warm_up() -> list[dict[str, Any]]:
+def _warmed_up(service: Service, client: LogClient) -> float:
+    """Write until the metrics actor answers and every writer has started; the rows that it took."""
+    rows, deadline = 0.0, time.monotonic() + WARM_UP_S
+    while time.monotonic() < deadline:
+        # Several at once, each with its own flush: one job at a time would never need a second writer.
+        for _ in range(2 * WRITERS):
+            client.submit_log_rows(_warm_up(int(rows)))
+            client.flush(0)
+            rows += WARM_UP_ROWS
+        client.flush()
+        health = service.health()
+        states = [writer["state"] for writer in health["writers"]]
+        if health["metrics"]["state"] == "ok" and len(states) == WRITERS and "starting" not in states:
+            return rows
+    raise RuntimeError(f"the service was not up after {WARM_UP_S:g} s: {service.health()}")
+
+
+def _warm_up(first: int) -> list[dict[str, Any]]:
     return [
-        {"run_id": "warm-up", "execution_id": "warm-up", "phase": "bronze", "step_name": f"step_{step}"}
-        for step in range(WARM_UP_ROWS)
+        {"run_id": "warm-up", "execution_id": f"warm-up-{row}", "phase": "bronze", "step_name": "warm_up"}
+        for row in range(first, first + WARM_UP_ROWS)
     ]
 
 
