@@ -8,10 +8,12 @@ Never does: read or write anything; import Arrow at run time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pyarrow as pa
 
 KEY_PREFIX = "key:"
@@ -42,14 +44,23 @@ class EncodedBatch:
         digest: 16 hex digits of the content as the caller gave it: the same rows again give the same
             digest, whenever and wherever they are encoded (made-up run ids are left out of it).
         run_id: the run id that the result names.
+        beside: table name (`schema.table`) to the rows that the same batch puts into that table, in its types
+            without its stamped columns. They are committed before `rows`.
     """
 
     rows: pa.Table
     quarantined: pa.Table | None
     digest: str
     run_id: str
+    beside: Mapping[str, pa.Table] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Arrow bytes of everything in it."""
-        return int(self.rows.nbytes) + (int(self.quarantined.nbytes) if self.quarantined is not None else 0)
+        aside = [] if self.quarantined is None else [self.quarantined]
+        return sum(int(table.nbytes) for table in (self.rows, *aside, *self.beside.values()))
+
+    def by_table(self, log_table: str, quarantine_table: str) -> dict[str, pa.Table]:
+        """Table name to its rows, in the order in which they are committed: the one that answers comes last."""
+        aside = {} if self.quarantined is None else {quarantine_table: self.quarantined}
+        return {**self.beside, **aside, log_table: self.rows}

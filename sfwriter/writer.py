@@ -33,7 +33,13 @@ from sfwriter.metrics import MIB, WriterMetrics
 from sfwriter.modes import WriteMode
 from sfwriter.notyet import NotYet
 from sfwriter.report.newest import newest_rows, show_rows
-from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec, retention_days
+from sfwriter.runtime.blueprint import (
+    flow_limits,
+    log_table_spec,
+    quarantine_table_spec,
+    retention_days,
+    routed_table_spec,
+)
 from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, Series
 from sfwriter.runtime.local import LocalChannel
@@ -139,7 +145,14 @@ class LogWriter(NotYet):
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
-        channel = LocalChannel(flow_limits(self.config), self._log_table, self._quarantine_table, clock=self._clock)
+        config, engine = self.config, self._engine
+        channel = LocalChannel(
+            flow_limits(config),
+            self._log_table,
+            self._quarantine_table,
+            lambda name: engine.open(routed_table_spec(config, name)),
+            clock=self._clock,
+        )
         # Threads hold the channel and not the writer: one that is forgotten takes them along.
         weakref.finalize(self, channel.let_go).atexit = False
         return channel

@@ -163,6 +163,8 @@ class Admission:
             core.want(stand)
         elif not piece.answers and stand.has(piece.number):
             core.make_single(piece)
+        if piece.replaces and lane.open_count:
+            core.seal(lane)  # what came before it is not in its files
         until = lane.open_until
         lane.collect(piece, core.now, core.limits)
         if lane.open_bytes >= core.limits.max_job_bytes:

@@ -114,6 +114,7 @@ class Piece:
     Attributes:
         number: under which it lands: the batch's, or 0 where the stand is a side stand.
         answers: its table answers for the producer: when it lands, the batch is acknowledged.
+        replaces: it lands in the place of all rows that its table has. It is the first of its job.
         ordinal: its place among the pieces of its stand; they land in this order.
         in_doubt: a commit that held it ended with nobody knowing how.
         landed: it is committed.
@@ -121,7 +122,8 @@ class Piece:
     """
 
     __slots__ = (
-        "answers", "batch", "dead", "in_doubt", "job", "landed", "lane", "nbytes", "number", "ordinal", "rows", "stand",
+        "answers", "batch", "dead", "in_doubt", "job", "landed", "lane", "nbytes", "number", "ordinal", "replaces",
+        "rows", "stand",
     )  # fmt: skip
 
     def __init__(self, batch: Batch, stand: Stand, part: Part, *, answers: bool) -> None:
@@ -129,6 +131,7 @@ class Piece:
         self.batch = batch
         self.number = batch.token.sequence
         self.answers = answers
+        self.replaces = part.replaces
         self.lane = stand.lane
         self.stand = stand
         self.rows = part.rows
@@ -190,6 +193,11 @@ class Job:
         self.pieces = left
         self.nbytes = sum(piece.nbytes for piece in left)
         return True
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it lands in the place of all rows that the table has."""
+        return any(piece.replaces and piece.open for piece in self.pieces)
 
     @property
     def has_rows(self) -> bool:

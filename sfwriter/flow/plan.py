@@ -34,7 +34,7 @@ def choose_jobs(lane: Lane, limits: FlowLimits) -> list[Job]:
 
     A job is taken if each of its pieces is the next one of its stand, counting those taken before it,
     if each stand is known, and if each batch that answers here has landed everywhere else. Jobs that
-    cannot go yet hold up only the producers in them.
+    cannot go yet hold up only the producers in them. One that replaces the table's rows begins a commit.
     """
     lane.staged.sort(key=_order)
     taken: list[Job] = []
@@ -44,6 +44,8 @@ def choose_jobs(lane: Lane, limits: FlowLimits) -> list[Job]:
         if len(taken) == limits.max_group_jobs or (taken and batches + len(job.pieces) > limits.max_group_batches):
             break
         steps = _steps(job, ahead)
+        if steps is not None and taken and job.replaces:
+            break
         if steps is not None:
             ahead.update(steps)
             taken.append(job)
@@ -63,7 +65,7 @@ def make_plan(group_id: str, jobs: list[Job], limits: FlowLimits) -> Plan:
                 run.append(piece)
     advances = tuple(_advance(stand, run, limits.remembered_marks) for stand, run in runs.items())
     staged = tuple(job.staged for job in jobs if job.staged is not None)
-    return Plan(CommitGroup(group_id, staged, advances), jobs, list(runs))
+    return Plan(CommitGroup(group_id, staged, advances, replaces=jobs[0].replaces), jobs, list(runs))
 
 
 def _advance(stand: Stand, run: list[Piece], keep: int) -> Advance:

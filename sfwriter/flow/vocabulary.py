@@ -28,11 +28,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a batch puts into one table."""
+    """What a batch puts into one table. `replaces`: in the place of all that is there."""
 
     table: str
     rows: int
     nbytes: int
+    replaces: bool = False
 
 
 # ---------------------------------------------------------------- events

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfwriter.flow.limits import FlowLimits, RetryPolicy
 from sfwriter.limits import usable_memory_bytes
+from sfwriter.naming import split_name
 from sfwriter.schema import (
     LOG_SCHEMA,
     LOG_STAMPS,
@@ -49,6 +51,16 @@ def log_table_spec(config: WriterConfig) -> TableSpec:
 def quarantine_table_spec(config: WriterConfig) -> TableSpec:
     """The table of the rows that the gate set aside, beside the log table."""
     return _spec(config, config.quarantine_table_name, QUARANTINE_SCHEMA, QUARANTINE_STAMPS, ())
+
+
+def routed_table_spec(config: WriterConfig, table_fqn: str) -> TableSpec:
+    """A table that the patterns name: as the log table, under its own name.
+
+    Raises:
+        WriterValidationError: it is no legal name.
+    """
+    schema, name = split_name(table_fqn)
+    return replace(log_table_spec(config), name=table_fqn, location=f"{warehouse_url(config)}/{schema}/{name}")
 
 
 def flow_limits(config: WriterConfig, *, slots: int | None = None) -> FlowLimits:

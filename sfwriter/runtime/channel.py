@@ -40,6 +40,7 @@ class Delivery:
             number then. False where the order of a call's batches matters.
         wait_secs: how long it waits for memory; None for ever.
         series: what it belongs to; after a refusal nothing more of it is written.
+        replaces: its rows are to be all that their tables hold (quarantine and quality tables only grow).
     """
 
     batch: EncodedBatch
@@ -52,6 +53,7 @@ class Delivery:
     alone: bool = True
     wait_secs: float | None = None
     series: Series | None = None
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,12 @@ from sfwriter.flow.vocabulary import (
 )
 from sfwriter.runtime.channel import Receipt, Usage
 from sfwriter.runtime.refusals import refusal_error
-from sfwriter.runtime.tables import TRIED_AGAIN, TableCalls, fault_of
+from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables, fault_of
 from sfwriter.runtime.threads import Workers
 from sfwriter.storage.engine import BatchToStage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from sfwriter.batch import Token
     from sfwriter.clock import Clock
@@ -122,6 +122,7 @@ class LocalChannel:
         limits: FlowLimits,
         log_table: Table,
         quarantine_table: Table,
+        open_table: Callable[[str], Table],
         *,
         clock: Clock | None = None,
     ) -> None:
@@ -131,13 +132,14 @@ class LocalChannel:
             limits: of the machine.
             log_table: answers for producers.
             quarantine_table: takes the rows that the gate set aside.
+            open_table: opens the other tables that batches have rows for, by name.
             clock: for lingering, delays and deadlines.
         """
         self._limits = limits
         self._clock: Clock = clock or SystemClock()
         self._machine = Machine(limits, name=f"{uuid.uuid4().hex[:12]}-", seed=uuid.uuid4().int)
         self._log_table, self._quarantine_table = log_table.spec.name, quarantine_table.spec.name
-        self._tables = {table.spec.name: TableCalls(table) for table in (log_table, quarantine_table)}
+        self._tables = OpenTables((log_table, quarantine_table), open_table)
         self._queue: SimpleQueue[_Message] = SimpleQueue()
         self._books = _Books()
         self._again: deque[_Held] = deque()
@@ -174,7 +176,7 @@ class LocalChannel:
 
     def committed(self, producer_id: str) -> int | None:
         """Read the log table afresh."""
-        return self._tables[self._log_table].table.last_sequence([producer_id])[producer_id].sequence
+        return self._tables.of(self._log_table).table.last_sequence([producer_id])[producer_id].sequence
 
     def flush(self, timeout: float | None = None) -> bool:
         """Stage what is collected, and wait until nothing is unsettled."""
@@ -224,9 +226,10 @@ class LocalChannel:
 
     def _given(self, delivery: Delivery) -> Submitted:
         batch = delivery.batch
-        parts = [Part(self._log_table, batch.rows.num_rows, batch.rows.nbytes)]
-        if batch.quarantined is not None:
-            parts.insert(0, Part(self._quarantine_table, batch.quarantined.num_rows, batch.quarantined.nbytes))
+        parts = [
+            Part(name, rows.num_rows, rows.nbytes, delivery.replaces and self._tables.of(name).is_log)
+            for name, rows in batch.by_table(self._log_table, self._quarantine_table).items()
+        ]
         return Submitted(
             -1,  # the machine's thread numbers it
             delivery.producer_id,
@@ -324,13 +327,13 @@ class LocalChannel:
             job, rows = command, self._rows(command.table, command.batches)
             self._stagers.run(lambda: self._queue.put(self._stage(job, rows)))
         elif isinstance(command, Commit):
-            calls, group = self._tables[command.table], command.group
+            calls, group = self._tables.of(command.table), command.group
             self._committer.run(lambda: self._queue.put(calls.commit(group)))
         elif isinstance(command, ReadWatermarks):
-            calls, producers = self._tables[command.table], command.producers
+            calls, producers = self._tables.of(command.table), command.producers
             self._committer.run(lambda: self._queue.put(calls.read(producers)))
         elif isinstance(command, Discard):
-            calls, staged = self._tables[command.table], command.staged
+            calls, staged = self._tables.of(command.table), command.staged
             self._committer.run(lambda: calls.discard(staged))
 
     def _rows(self, table: str, batches: Iterable[tuple[int, Token]]) -> list[BatchToStage]:
@@ -340,9 +343,7 @@ class LocalChannel:
             if held is None:
                 continue  # refused since: the machine will ask for the job anew
             batch = held.delivery.batch
-            part = batch.quarantined if table == self._quarantine_table else batch.rows
-            if part is not None:
-                rows.append(BatchToStage(token, part))
+            rows.append(BatchToStage(token, batch.by_table(self._log_table, self._quarantine_table)[table]))
         return rows
 
     def _settled(self, held: _Held, answer: Acknowledged | Refused) -> None:
@@ -402,7 +403,7 @@ class LocalChannel:
                 command.job, Fault(RuntimeError("every batch of the job was given up"), retriable=True)
             )
         try:
-            return Staged(command.job, self._tables[command.table].table.stage(rows))
+            return Staged(command.job, self._tables.of(command.table).table.stage(rows))
         except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
             return StagingFailed(command.job, fault_of(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from sfwriter.exceptions import WriterError
@@ -20,7 +21,7 @@ from sfwriter.flow.vocabulary import (
 from sfwriter.storage.engine import CommitConflict, CommitUnknown, StagedFilesLost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sfwriter.flow.vocabulary import Event
     from sfwriter.storage.engine import CommitGroup, StagedBatch, Table
@@ -37,11 +38,17 @@ def fault_of(error: BaseException) -> Fault:
 
 
 class TableCalls:
-    """The committer's calls on one table. One thread at a time."""
+    """The committer's calls on one table. One thread at a time.
+
+    Attributes:
+        table: the table.
+        is_log: whether it keeps log rows, and not what is noted beside them.
+    """
 
     def __init__(self, table: Table) -> None:
         """Wrap a table that was opened and not yet touched."""
         self.table = table
+        self.is_log = "logged_at" in table.spec.schema.names
         self._ensured = False
 
     def prepare(self) -> None:
@@ -95,3 +102,27 @@ class TableCalls:
             self.table.discard(staged)
         except Exception:
             log.info("staged files of %s could not be deleted", self.table.spec.name, exc_info=True)
+
+
+class OpenTables:
+    """The tables of a channel by name, opened when they are first named. Thread-safe."""
+
+    def __init__(self, tables: Iterable[Table], open_table: Callable[[str], Table]) -> None:
+        """Begin with tables that are open; `open_table` opens others."""
+        self._calls = {table.spec.name: TableCalls(table) for table in tables}
+        self._open_table = open_table
+        self._lock = threading.Lock()
+
+    def of(self, name: str) -> TableCalls:
+        """The calls on the table of this name."""
+        calls = self._calls.get(name)
+        if calls is None:
+            with self._lock:
+                calls = self._calls.get(name)
+                if calls is None:
+                    calls = self._calls[name] = TableCalls(self._open_table(name))
+        return calls
+
+    def __iter__(self) -> Iterator[TableCalls]:
+        """Those that are open."""
+        return iter(list(self._calls.values()))

@@ -119,7 +119,8 @@ class Committer:
         try:
             table.create_write_transaction(
                 actions,
-                "append",
+                # Overwriting removes every file of the snapshot; what a rival adds meanwhile stays beside it.
+                "overwrite" if group.replaces else "append",
                 table.schema(),
                 partition_by=list(table.metadata().partition_columns),
                 commit_properties=self._properties(group),

@@ -148,11 +148,13 @@ class CommitGroup:
         group_id: unique; stored with the commit.
         staged: files to add, possibly none (numbers are then committed without files).
         advances: one for each producer, none twice.
+        replaces: whether the files are all that the table holds afterwards; numbers and marks stay.
     """
 
     group_id: str
     staged: tuple[StagedBatch, ...]
     advances: tuple[Advance, ...]
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

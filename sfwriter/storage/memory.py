@@ -295,6 +295,8 @@ class MemoryTable:
         stored.changed_ms = self._now_ms()
         for entry in new:
             stored.schema = stored.schema.append(entry)
+        if group.replaces:
+            stored.files.clear()
         stored.files.extend(file.path for staged in group.staged for file in staged.files)
         for advance in group.advances:
             stored.txns[advance.producer_id] = _Txn(advance.upto, stored.changed_ms if advance.expires else None)
