@@ -28,7 +28,7 @@ from actors.options import (
     actor_name,
 )
 from actors.window import Window
-from actors.wire import Entry, Parcel, Payload, offsets, pack
+from actors.wire import Entry, Parcel, Payload, pack
 from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
@@ -74,6 +74,7 @@ class RemoteChannel:
         self._service = service
         self.coordinator = coordinator
         self._identity = identity
+        self._quarantine_table = f"{config.table_schema}.{config.quarantine_table_name}"
         self._linger_s = min(PARCEL_LINGER_S, config.linger_ms / 1000)
         self._window_bytes = window_bytes
         self._on_full = on_full
@@ -232,7 +233,7 @@ class RemoteChannel:
             self._send(parcel, taken)
 
     def _send(self, number: int, outbounds: list[Outbound]) -> None:
-        parcel = _parcel(outbounds)
+        parcel = _parcel(outbounds, self._quarantine_table)
         answer = self.coordinator.deliver.remote(self._identity, parcel)
         answer.future().add_done_callback(lambda done: self._take_in(number, done))
 
@@ -395,16 +396,16 @@ class LogClient(LogWriter):
         return self._send_off(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
 
 
-def _parcel(outbounds: list[Outbound]) -> Parcel:
+def _parcel(outbounds: list[Outbound], quarantine_table: str) -> Parcel:
     batches = [outbound.delivery.batch for outbound in outbounds]
-    content = pack(batches)
+    content, shares = pack(batches, quarantine_table)
     if content.size <= INLINE_BYTES:
         payload = Payload(inline=content.to_pybytes())
     else:
         payload = Payload(reference=[ray.put(content)])
     entries = []
-    for outbound, (offset, aside_offset) in zip(outbounds, offsets(batches), strict=True):
-        delivery, aside = outbound.delivery, outbound.delivery.batch.quarantined
+    for outbound, own in zip(outbounds, shares, strict=True):
+        delivery = outbound.delivery
         entries.append(
             Entry(
                 delivery.producer_id,
@@ -417,12 +418,8 @@ def _parcel(outbounds: list[Outbound]) -> Parcel:
                 expires=delivery.expires,
                 patient=delivery.patient,
                 wait_secs=delivery.wait_secs,
-                offset=offset,
-                rows=delivery.batch.rows.num_rows,
-                nbytes=delivery.batch.rows.nbytes,
-                set_aside_offset=aside_offset,
-                set_aside_rows=0 if aside is None else aside.num_rows,
-                set_aside_nbytes=0 if aside is None else aside.nbytes,
+                replaces=delivery.replaces,
+                shares=own,
             )
         )
     return Parcel(tuple(entries), payload)

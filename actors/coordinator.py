@@ -45,14 +45,16 @@ from sfwriter.flow.vocabulary import (
 from sfwriter.ingest.gate import Gate
 from sfwriter.limits import process_memory
 from sfwriter.metrics import percentile
-from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
+from sfwriter.modes import WriteMode
+from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec, routed_table_spec
 from sfwriter.runtime.refusals import refusal_error
-from sfwriter.runtime.tables import TRIED_AGAIN, TableCalls
+from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from actors.wire import Share
     from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Command, Event, Refused
 
@@ -93,15 +95,18 @@ class Coordinator:
         engine = DeltaRsEngine()
         log_spec, quarantine_spec = log_table_spec(config), quarantine_table_spec(config)
         self._log_table, self._quarantine_table = log_spec.name, quarantine_spec.name
-        self._tables = {spec.name: TableCalls(engine.open(spec)) for spec in (log_spec, quarantine_spec)}
-        self._threads = {name: ThreadPoolExecutor(1, thread_name_prefix=f"commit-{name}") for name in self._tables}
-        for calls in self._tables.values():
+        self._tables = OpenTables(
+            (engine.open(log_spec), engine.open(quarantine_spec)),
+            lambda name: engine.open(routed_table_spec(config, name)),
+        )
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        for calls in self._tables:
             # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
             with contextlib.suppress(WriterError):
                 calls.table.stats()
         self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
         self._gate_thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
-        self._pool = WriterPool(service, config, config.parallel_write_threads)
+        self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
         self._count = itertools.count()
         self._clients: dict[str, float] = {}
@@ -170,8 +175,8 @@ class Coordinator:
         if idempotency_key is not None:
             producer_id, sequence = KEY_PREFIX + idempotency_key, 0
         if gated.given or sequence is not None:
-            payload = Payload(inline=await loop.run_in_executor(self._gate_thread, pack, [batch]))
-            aside = batch.quarantined
+            content, (shares,) = await loop.run_in_executor(self._gate_thread, pack, [batch], self._quarantine_table)
+            payload = Payload(inline=content)
             entry = Entry(
                 producer_id or f"{self._service}-{self._life}",
                 sequence,
@@ -183,11 +188,8 @@ class Coordinator:
                 expires=producer_id is None or idempotency_key is not None,
                 patient=False,
                 wait_secs=self._config.queue_timeout_secs,
-                offset=0,
-                rows=batch.rows.num_rows,
-                nbytes=batch.rows.nbytes,
-                set_aside_rows=0 if aside is None else aside.num_rows,
-                set_aside_nbytes=0 if aside is None else aside.nbytes,
+                replaces=self._config.write_mode is WriteMode.OVERWRITE,
+                shares=shares,
             )
             answer = await self._take(entry, payload)
             if isinstance(answer[-1], WriterError):
@@ -195,15 +197,15 @@ class Coordinator:
             identity, number, version, already = answer
             result["batch_id"], result["version"], result["already_written"] = f"{identity}:{number}", version, already
             if not already:
-                result["rows_written"], result["quarantined_rows"] = entry.rows, entry.set_aside_rows
+                result["rows_written"], result["quarantined_rows"] = batch.rows.num_rows, gated.quarantined
         result["duration_secs"] = self._clock.monotonic() - started
         return result
 
     async def watermark(self, producer_id: str) -> int | None:
         """The producer's highest committed number, read from the log table afresh."""
-        table = self._tables[self._log_table].table
+        table = self._tables.of(self._log_table).table
         marks = await asyncio.get_running_loop().run_in_executor(
-            self._threads[self._log_table], table.last_sequence, [producer_id]
+            self._thread(self._log_table), table.last_sequence, [producer_id]
         )
         return marks[producer_id].sequence
 
@@ -284,9 +286,9 @@ class Coordinator:
             for identity, producer in self._machine.producers.items()
             if (stand := producer.stands.get(self._log_table)) is not None
         }
-        table = self._tables[self._log_table].table
+        table = self._tables.of(self._log_table).table
         marks = await asyncio.get_running_loop().run_in_executor(
-            self._threads[self._log_table], table.last_sequence, list(producers)
+            self._thread(self._log_table), table.last_sequence, list(producers)
         )
         for identity, entry in producers.items():
             entry["table"] = marks[identity].sequence
@@ -312,9 +314,7 @@ class Coordinator:
 
     def _take(self, entry: Entry, payload: Payload) -> asyncio.Future[Any]:
         ticket = next(self._count)
-        parts = [Part(self._log_table, entry.rows, entry.nbytes)]
-        if entry.set_aside_rows:
-            parts.insert(0, Part(self._quarantine_table, entry.set_aside_rows, entry.set_aside_nbytes))
+        parts = [self._part(share, replaces=entry.replaces) for share in entry.shares]
         now = self._clock.monotonic()
         given = Submitted(
             ticket,
@@ -323,7 +323,7 @@ class Coordinator:
             entry.digest,
             entry.stamp,
             tuple(parts),
-            WIRE_FACTOR * (entry.nbytes + entry.set_aside_nbytes) + 4096,
+            WIRE_FACTOR * sum(part.nbytes for part in parts) + 4096,
             assigned=entry.assigned,
             resent=entry.resent,
             checked=entry.checked,
@@ -336,6 +336,16 @@ class Coordinator:
         self._began[ticket] = now
         self._feed(given)
         return done
+
+    def _part(self, share: Share, *, replaces: bool) -> Part:
+        name = share.table or self._log_table
+        return Part(name, share.rows, share.nbytes, replaces and self._tables.of(name).is_log)
+
+    def _thread(self, table: str) -> ThreadPoolExecutor:
+        """The one thread that calls a table."""
+        if table not in self._threads:
+            self._threads[table] = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{table}")
+        return self._threads[table]
 
     def _feed(self, event: Event) -> None:
         now = self._clock.monotonic()
@@ -357,13 +367,13 @@ class Coordinator:
         elif isinstance(command, Stage):
             self._begin(self._stage(command))
         elif isinstance(command, Commit):
-            calls = self._tables[command.table]
+            calls = self._tables.of(command.table)
             self._begin(self._on_thread(command.table, lambda: calls.commit(command.group), "commit"))
         elif isinstance(command, ReadWatermarks):
-            calls = self._tables[command.table]
+            calls = self._tables.of(command.table)
             self._begin(self._on_thread(command.table, lambda: calls.read(command.producers), None))
         elif isinstance(command, Discard):
-            self._threads[command.table].submit(self._tables[command.table].discard, command.staged)
+            self._thread(command.table).submit(self._tables.of(command.table).discard, command.staged)
         elif isinstance(command, Abandon):
             self._pool.abandon(command.job)
 
@@ -378,21 +388,21 @@ class Coordinator:
             began - self._began[ticket] for ticket, _ in command.batches if ticket in self._began
         )
         work: dict[int, tuple[Payload, list[Slice]]] = {}
-        aside = command.table == self._quarantine_table
+        table = None if command.table == self._log_table else command.table
         for ticket, token in command.batches:
             held = self._held.get(ticket)
             if held is None:
                 continue
-            entry = held.entry
-            offset, rows = (entry.set_aside_offset, entry.set_aside_rows) if aside else (entry.offset, entry.rows)
-            work.setdefault(id(held.payload), (held.payload, []))[1].append(Slice(token, offset, rows))
-        event = await self._pool.stage(command.job, self._tables[command.table].table.spec, list(work.values()))
+            share = next(share for share in held.entry.shares if share.table == table)
+            slices = work.setdefault(id(held.payload), (held.payload, []))[1]
+            slices.append(Slice(token, share.stream, share.offset, share.rows))
+        event = await self._pool.stage(command.job, self._tables.of(command.table).table.spec, list(work.values()))
         self._latencies["stage"].append(self._clock.monotonic() - began)
         self._feed(event)
 
     async def _on_thread(self, table: str, call: Callable[[], Event], stage: str | None) -> None:
         began = self._clock.monotonic()
-        event = await asyncio.get_running_loop().run_in_executor(self._threads[table], call)
+        event = await asyncio.get_running_loop().run_in_executor(self._thread(table), call)
         if stage is not None:
             self._latencies[stage].append(self._clock.monotonic() - began)
         self._feed(event)
@@ -403,9 +413,12 @@ class Coordinator:
         self._latencies["total"].append(self._clock.monotonic() - self._began.pop(command.ticket))
         if isinstance(answer, Acknowledged):
             if not answer.already:
-                self._rows += entry.rows
-                self._bytes += entry.nbytes
-                self._quarantined += entry.set_aside_rows
+                for share in entry.shares:
+                    if share.table == self._quarantine_table:
+                        self._quarantined += share.rows
+                    else:
+                        self._rows += share.rows
+                        self._bytes += share.nbytes
             self._batches += 1
             outcome: tuple[Any, ...] = (answer.token.producer_id, answer.token.sequence, answer.version, answer.already)
         else:

@@ -19,7 +19,6 @@ from sfwriter.runtime.tables import fault_of
 
 if TYPE_CHECKING:
     from actors.wire import Payload, Slice
-    from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Event
     from sfwriter.storage.engine import TableSpec
 
@@ -45,11 +44,9 @@ class _Seat:
 class WriterPool:
     """Up to `size` writers, one staging job at a time each. Lives on the coordinator's event loop."""
 
-    def __init__(self, service: str, config: WriterConfig, size: int) -> None:
+    def __init__(self, service: str, size: int) -> None:
         """Begin without writers."""
         self._service = service
-        self._config = config
-        self._config_ref: Any = None
         self._size = size
         self._numbers = itertools.count()
         self._seats: dict[int, _Seat] = {}
@@ -116,12 +113,10 @@ class WriterPool:
 
     def _hire(self) -> None:
         """Make a writer. It takes work when it has started; one that is idle before it does the work meanwhile."""
-        if self._config_ref is None:
-            self._config_ref = ray.put(self._config)
         number = next(self._numbers)
         # The number alone could be in use by a writer of this coordinator's previous life.
         name = f"{number}-{str(ray.get_runtime_context().get_actor_id())[:8]}-{next(_UNIQUE)}"
-        actor = cast("Any", WriterActor).options(**writer_options(self._service, name)).remote(self._config_ref)
+        actor = cast("Any", WriterActor).options(**writer_options(self._service, name)).remote()
         seat = self._seats[number] = _Seat(number, f"writer-{name}", actor)
         task = asyncio.get_running_loop().create_task(self._await_start(seat))
         self._starting.add(task)  # the loop itself holds tasks only weakly

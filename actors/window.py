@@ -101,15 +101,13 @@ class Window:
         return None
 
     def take(self, max_bytes: int, max_batches: int) -> list[Outbound]:
-        """Take the next batches to send together: of the same columns, in order, at least one if any is ready."""
+        """Take the next batches to send together: in order, at least one if any is ready."""
         taken: list[Outbound] = []
         size = 0
         for line in list(self._ready.values()):
             while line.queued and not line.broken and not (line.queued[0].number is None and line.next_number is None):
                 outbound = line.queued[0]
-                if taken and (
-                    size + outbound.nbytes > max_bytes or len(taken) == max_batches or not _alike(taken[0], outbound)
-                ):
+                if taken and (size + outbound.nbytes > max_bytes or len(taken) == max_batches):
                     return taken
                 line.queued.popleft()
                 self._number(line, outbound)
@@ -226,8 +224,3 @@ class Window:
         line = outbound.line
         others = [*line.sent.values(), *line.queued]
         return any(other.number is not None and expected <= other.number < number for other in others)
-
-
-def _alike(first: Outbound, second: Outbound) -> bool:
-    """Whether two batches can share a payload: the same columns."""
-    return bool(first.delivery.batch.rows.schema.equals(second.delivery.batch.rows.schema))

@@ -1,6 +1,7 @@
 """What travels between client, coordinator and writers.
 
-A parcel is one payload of rows with the entries that share it. The payload is Arrow IPC, opened only
+A parcel is one payload of rows with the entries that share it. The payload is Arrow IPC, a stream for
+each table and set of columns, opened only
 by the writer that stages it: inline where it is small, else a reference into Ray's object store, which
 the coordinator passes on.
 """
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What a batch has of one table: `rows` rows from `offset` on, in the payload's stream of this number.
+
+    `table` is None for the log table that answers; `nbytes` are Arrow bytes.
+    """
+
+    table: str | None
+    stream: int
+    offset: int
+    rows: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One batch of a parcel: its identity, and which rows of the payload are its own.
 
@@ -26,8 +41,8 @@ class Entry:
         producer_id, sequence, digest, stamp, assigned, resent, checked, expires, patient: as in
             `sfwriter.flow.vocabulary.Submitted`.
         wait_secs: how long it waits for memory; None for ever.
-        offset, rows, nbytes: its rows in the payload's first table, and their Arrow bytes.
-        set_aside_offset, set_aside_rows, set_aside_nbytes: the same for quarantine, the second table.
+        replaces: see `sfwriter.runtime.channel.Delivery`.
+        shares: its rows, table by table, in the order in which they are committed.
     """
 
     producer_id: str
@@ -40,12 +55,8 @@ class Entry:
     expires: bool
     patient: bool
     wait_secs: float | None
-    offset: int
-    rows: int
-    nbytes: int
-    set_aside_offset: int = 0
-    set_aside_rows: int = 0
-    set_aside_nbytes: int = 0
+    replaces: bool
+    shares: tuple[Share, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,41 +77,53 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows of a payload that a writer is to stage under a token."""
+    """Rows of a payload's stream that a writer is to stage under a token."""
 
     token: Token
+    stream: int
     offset: int
     rows: int
 
 
-def pack(batches: Sequence[EncodedBatch]) -> pa.Buffer:
-    """Write the rows of some batches as two IPC streams, accepted and set aside, one behind the other.
+def pack(batches: Sequence[EncodedBatch], quarantine_table: str) -> tuple[pa.Buffer, list[tuple[Share, ...]]]:
+    """Write the rows of some batches as IPC streams, one behind the other: one for each table and set of columns.
 
-    Batches of one payload have the same columns.
+    Returns:
+        The payload, and the shares of each batch.
     """
-    tables = [_joined([batch.rows for batch in batches])]
-    aside = [batch.quarantined for batch in batches if batch.quarantined is not None]
-    if aside:
-        tables.append(_joined(aside))
+    streams: dict[tuple[str | None, pa.Schema], tuple[int, list[pa.Table]]] = {}
+    lengths: dict[int, int] = {}
+    shares: list[tuple[Share, ...]] = []
+    for batch in batches:
+        own = []
+        for name, rows in batch.by_table(_ANSWERING, quarantine_table).items():
+            table = None if name == _ANSWERING else name
+            stream, pieces = streams.setdefault((table, rows.schema), (len(streams), []))
+            own.append(Share(table, stream, lengths.get(stream, 0), rows.num_rows, int(rows.nbytes)))
+            lengths[stream] = lengths.get(stream, 0) + rows.num_rows
+            pieces.append(rows)
+        shares.append(tuple(own))
+    tables = [_joined(pieces) for _, pieces in streams.values()]
     # Measured before it is written: a buffer that grows is copied over and over, each time into fresh memory.
     scale = pa.MockOutputStream()
     _write(scale, tables)
     content = pa.allocate_buffer(scale.size())
     _write(pa.FixedSizeBufferWriter(content), tables)
-    return content
+    return content, shares
 
 
-def unpack(payload: Any, *, set_aside: bool) -> pa.Table:
-    """Read one of the two tables of a payload, without copying.
+def unpack(payload: Any) -> Iterator[pa.Table]:
+    """Read the streams of a payload one after the other, without copying.
 
     Raises:
         pyarrow.ArrowInvalid: it is not what `pack` writes.
     """
     source = pa.BufferReader(payload)
-    table = pa.ipc.open_stream(source).read_all()
-    if set_aside:
-        table = pa.ipc.open_stream(source).read_all()
-    return table
+    while source.tell() < source.size():
+        yield pa.ipc.open_stream(source).read_all()
+
+
+_ANSWERING = ""
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
@@ -111,12 +134,3 @@ def _write(sink: pa.NativeFile, tables: Sequence[pa.Table]) -> None:
     for table in tables:
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
-
-
-def offsets(batches: Sequence[EncodedBatch]) -> Iterator[tuple[int, int]]:
-    """Where each batch's rows begin in the two tables of their payload."""
-    rows = aside = 0
-    for batch in batches:
-        yield rows, aside
-        rows += batch.rows.num_rows
-        aside += 0 if batch.quarantined is None else batch.quarantined.num_rows

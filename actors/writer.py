@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.wire import unpack
-from sfwriter.exceptions import WriterError, WriterValidationError
+from sfwriter.exceptions import WriterValidationError
 from sfwriter.limits import process_memory
-from sfwriter.runtime.blueprint import quarantine_table_spec
 from sfwriter.storage.delta_rs import DeltaRsEngine
 from sfwriter.storage.engine import BatchToStage
 
 if TYPE_CHECKING:
     from actors.wire import Payload, Slice
-    from sfwriter.config import WriterConfig
     from sfwriter.storage.engine import StagedBatch, TableSpec
 
 
 class Writer:
     """Stages payloads as Parquet files. A second call may run beside it (ping)."""
 
-    def __init__(self, config: WriterConfig) -> None:
+    def __init__(self) -> None:
         """Open the engine, and no table."""
         self._engine = DeltaRsEngine()
-        self._quarantine = quarantine_table_spec(config).name
 
     def stage(self, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> StagedBatch:
         """Write the slices of these payloads into files of one table that nobody can see.
@@ -37,8 +34,14 @@ class Writer:
         """
         batches: list[BatchToStage] = []
         for payload, slices in work:
-            rows = self._open(payload, set_aside=spec.name == self._quarantine)
+            streams = self._open(payload)
             for part in slices:
+                if not 0 <= part.stream < len(streams):
+                    raise WriterValidationError(
+                        f"a payload has {len(streams)} streams where batch {part.token} claims number {part.stream}",
+                        suggestions=["send batches with actors.connect(...), which packs them"],
+                    )
+                rows = streams[part.stream]
                 if part.offset + part.rows > rows.num_rows:
                     raise WriterValidationError(
                         f"a payload has {rows.num_rows} rows where batch {part.token} claims "
@@ -48,12 +51,11 @@ class Writer:
                 batches.append(BatchToStage(part.token, rows.slice(part.offset, part.rows)))
         return self._engine.open(spec).stage(batches)
 
-    def _open(self, payload: Payload, *, set_aside: bool) -> Any:
+    @staticmethod
+    def _open(payload: Payload) -> list[Any]:
         content = payload.inline if payload.reference is None else ray.get(payload.reference[0])
         try:
-            return unpack(content, set_aside=set_aside)
-        except WriterError:
-            raise
+            return list(unpack(content))
         except Exception as error:
             raise WriterValidationError(
                 f"a payload is not Arrow IPC: {error}",
