@@ -48,6 +48,10 @@ RESEND_AFTER_S = 0.2
 """A restarting coordinator answers nothing for one to two seconds."""
 
 
+RECEIPT_LENGTH = 5
+"""Fields of a receipt in the coordinator's answer; a refusal has three."""
+
+
 class RemoteChannel:
     """A `Channel` to a service. One thread sends; Ray's own threads bring the answers."""
 
@@ -254,7 +258,7 @@ class RemoteChannel:
         with self._changed:
             self._window_bytes = answer["window_bytes"]
             for outbound, outcome in zip(outbounds, answer["answers"], strict=True):
-                if len(outcome) == 4:
+                if len(outcome) == RECEIPT_LENGTH:
                     self._window.settled(outbound)
                 elif self._window.refused(outbound, Reason[outcome[0]], outcome[1]):
                     self._resend_at = self._clock.monotonic() + RESEND_AFTER_S / 4
@@ -263,9 +267,9 @@ class RemoteChannel:
                 settled.append((outbound.future, outcome))
             self._changed.notify_all()
         for future, outcome in settled:
-            if len(outcome) == 4:
-                producer_id, sequence, version, already = outcome
-                future.set_result(Receipt(Token(producer_id, sequence), version, already))
+            if len(outcome) == RECEIPT_LENGTH:
+                producer_id, sequence, version, already, beside = outcome
+                future.set_result(Receipt(Token(producer_id, sequence), version, already, beside))
             else:
                 future.set_exception(outcome[2])
 

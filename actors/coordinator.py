@@ -23,7 +23,7 @@ import ray
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
 from actors.wire import Entry, Parcel, Payload, Slice, pack
-from sfwriter.batch import KEY_PREFIX
+from sfwriter.batch import KEY_PREFIX, Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
 from sfwriter.flow.machine import Machine
@@ -43,11 +43,13 @@ from sfwriter.flow.vocabulary import (
     Ticked,
 )
 from sfwriter.ingest.gate import Gate
+from sfwriter.ingest.routes import Router
 from sfwriter.limits import process_memory
 from sfwriter.metrics import percentile
-from sfwriter.modes import WriteMode
 from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec, routed_table_spec
+from sfwriter.runtime.channel import Receipt
 from sfwriter.runtime.refusals import refusal_error
+from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
@@ -104,7 +106,12 @@ class Coordinator:
             # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
             with contextlib.suppress(WriterError):
                 calls.table.stats()
-        self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
+        self._router = Router(config, self._clock) if config.is_routed else None
+        self._gate = Gate(
+            config.schema_validation_mode,
+            evolution=config.enable_schema_evolution,
+            more_rules=self._router.breaches if self._router is not None else None,
+        )
         self._gate_thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
@@ -128,7 +135,7 @@ class Coordinator:
         """Take a parcel and return when every batch of it is settled.
 
         Returns:
-            `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already),
+            `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already, beside),
             or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on.
         """
         self._clients[client] = self._clock.monotonic()
@@ -158,7 +165,7 @@ class Coordinator:
         self._pool.warm_up()
         loop = asyncio.get_running_loop()
         gated = await loop.run_in_executor(self._gate_thread, self._gate.admit, rows, run_id)
-        batch = gated.batch
+        batch = gated.batch if self._router is None else routed(self._config, gated.batch, self._router)
         result = {
             "success": True,
             "rows_written": 0,
@@ -188,16 +195,19 @@ class Coordinator:
                 expires=producer_id is None or idempotency_key is not None,
                 patient=False,
                 wait_secs=self._config.queue_timeout_secs,
-                replaces=self._config.write_mode is WriteMode.OVERWRITE,
+                replaces=replaced_tables(self._config, batch),
                 shares=shares,
             )
             answer = await self._take(entry, payload)
             if isinstance(answer[-1], WriterError):
                 raise answer[-1]
-            identity, number, version, already = answer
+            identity, number, version, already, beside = answer
             result["batch_id"], result["version"], result["already_written"] = f"{identity}:{number}", version, already
             if not already:
-                result["rows_written"], result["quarantined_rows"] = batch.rows.num_rows, gated.quarantined
+                result["rows_written"], result["quarantined_rows"] = gated.accepted, gated.quarantined
+            if self._router is not None:
+                receipt = Receipt(Token(identity, number), version, already, beside)
+                result.update(tables_of(self._config, batch, receipt))
         result["duration_secs"] = self._clock.monotonic() - started
         return result
 
@@ -314,7 +324,7 @@ class Coordinator:
 
     def _take(self, entry: Entry, payload: Payload) -> asyncio.Future[Any]:
         ticket = next(self._count)
-        parts = [self._part(share, replaces=entry.replaces) for share in entry.shares]
+        parts = [self._part(share, entry.replaces) for share in entry.shares]
         now = self._clock.monotonic()
         given = Submitted(
             ticket,
@@ -337,9 +347,9 @@ class Coordinator:
         self._feed(given)
         return done
 
-    def _part(self, share: Share, *, replaces: bool) -> Part:
+    def _part(self, share: Share, replaces: frozenset[str]) -> Part:
         name = share.table or self._log_table
-        return Part(name, share.rows, share.nbytes, replaces and self._tables.of(name).is_log)
+        return Part(name, share.rows, share.nbytes, name in replaces)
 
     def _thread(self, table: str) -> ThreadPoolExecutor:
         """The one thread that calls a table."""
@@ -420,7 +430,10 @@ class Coordinator:
                         self._rows += share.rows
                         self._bytes += share.nbytes
             self._batches += 1
-            outcome: tuple[Any, ...] = (answer.token.producer_id, answer.token.sequence, answer.version, answer.already)
+            token = answer.token
+            outcome: tuple[Any, ...] = (
+                token.producer_id, token.sequence, answer.version, answer.already, dict(answer.beside),
+            )  # fmt: skip
         else:
             self._refusals += 1
             outcome = (answer.reason.name, answer.expected, self._error(answer, held.given))

@@ -55,7 +55,7 @@ class Entry:
     expires: bool
     patient: bool
     wait_secs: float | None
-    replaces: bool
+    replaces: frozenset[str]
     shares: tuple[Share, ...]
 
 

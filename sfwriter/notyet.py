@@ -13,13 +13,6 @@ if TYPE_CHECKING:
 class NotYet:
     """Methods that raise a `WriterError` with the code `not_available`, and do nothing else."""
 
-    def write_execution_result_batch(
-        self, execution_results: Any, run_id: str | None = None, batch_size: int | None = None
-    ) -> NoReturn:
-        """Not available in this version."""
-        del execution_results, run_id, batch_size
-        _refuse("write_execution_result_batch", "call write_execution_result for each, or write_batches")
-
     def replay_quarantine(
         self, repair: Callable[[dict[str, Any], list[str]], Any] | None = None, limit: int | None = None
     ) -> NoReturn:

@@ -11,10 +11,10 @@ class _Optional(TypedDict, total=False):
 
 
 class TablePart(TypedDict):
-    """What a call put into one of several tables."""
+    """What a call put into one of several tables; no version where an earlier call had brought the rows."""
 
     rows: int
-    version: int
+    version: int | None
 
 
 class WriteResult(_Optional):

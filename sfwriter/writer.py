@@ -14,7 +14,7 @@ import threading
 import uuid
 import weakref
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSch
 from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.jsontext import parse_row
+from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.limits import process_memory, usable_memory_bytes
 from sfwriter.metrics import MIB, WriterMetrics
@@ -42,8 +43,10 @@ from sfwriter.runtime.blueprint import (
 )
 from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, Series
+from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.reading import read_rows
+from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
@@ -54,7 +57,15 @@ if TYPE_CHECKING:
 
     from sfwriter.clock import Clock
     from sfwriter.ingest.gate import Gated
-    from sfwriter.results import BatchesResult, MemoryUsage, QuarantinedRow, TableInfo, WriteResult, WriterMetricsResult
+    from sfwriter.results import (
+        BatchesResult,
+        ExecutionBatchResult,
+        MemoryUsage,
+        QuarantinedRow,
+        TableInfo,
+        WriteResult,
+        WriterMetricsResult,
+    )
     from sfwriter.runtime.channel import Channel, Receipt
     from sfwriter.storage.engine import Engine, TableStats
 
@@ -135,7 +146,12 @@ class LogWriter(NotYet):
         self._gating = threading.Lock()
         self._log_table = self._engine.open(log_table_spec(config))
         self._quarantine_table = self._engine.open(quarantine_table_spec(config))
-        self._gate = Gate(config.schema_validation_mode, evolution=config.enable_schema_evolution)
+        self._router = Router(config, self._clock) if config.is_routed else None
+        self._gate = Gate(
+            config.schema_validation_mode,
+            evolution=config.enable_schema_evolution,
+            more_rules=self._router.breaches if self._router is not None else None,
+        )
         self._columns: pa.Schema | None = None
         self._know_columns(self._stats())
         self._channel = self._open_channel()
@@ -240,12 +256,63 @@ class LogWriter(NotYet):
                 expires=expires,
                 patient=True,
                 series=series,
+                replaces=index == 0,
             )
 
         result = BulkWrite(send, lambda: self._channel.flush(0), progress, self._clock).run(batches)
         self._log.info(
             "{}: {} rows in {} batches written, {} batches were there already",
             self._log_table.spec.name, result["rows_written"], result["batches"], result["already_written"],
+        )  # fmt: skip
+        return result
+
+    def write_execution_result_batch(
+        self,
+        execution_results: Iterable[Any],
+        run_id: str | None = None,
+        batch_size: int | None = None,
+        *,
+        sequence: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> ExecutionBatchResult:
+        """Write many runs, `batch_size` of them in one write; a bad one fails alone.
+
+        Args:
+            execution_results: runs, as `write_execution_result` takes them.
+            run_id: for all of them; else each has its own, and those that have none share a new one.
+            batch_size: runs in one write; None for the option of this name. With `write_mode` OVERWRITE all
+                of them are one write, which replaces the table's rows.
+            sequence: number of the first write; the others follow.
+            idempotency_key: numbers the writes 0, 1, 2, … under the key, so that the call can be repeated.
+
+        Raises:
+            WriterError: `fail_fast` is on and a run was refused. Those before it are written (none with
+                OVERWRITE), none behind it is, and `context["execution_index"]` says which it was.
+        """
+        size = _checked_batch_size(self.config.batch_size if batch_size is None else batch_size)
+        producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
+        made_run_id = str(uuid.uuid4())
+        series = Series() if self.config.fail_fast else None
+
+        def send(gated: Gated, index: int) -> Future[WriteResult]:
+            place = None if number is None else number + index
+            return self._submit(
+                lambda: gated, producer_id, place, checked=checked, expires=expires, patient=True, series=series
+            )
+
+        calls = ExecutionCalls(
+            rows_of=lambda execution: execution_result_rows(execution, run_id),
+            encode=lambda rows: self._encode(rows, run_id, made_run_id),
+            send=send,
+            hurry=lambda: self._channel.flush(0),
+        )
+        whole = self.config.write_mode is WriteMode.OVERWRITE
+        batch = ExecutionBatch(calls, self._clock, size=None if whole else size, fail_fast=self.config.fail_fast)
+        result = batch.run(execution_results)
+        told = self._log.warning if result["failed_writes"] else self._log.info
+        told(
+            "{}: {} of {} executions written, {} rows",
+            self._log_table.spec.name, result["successful_writes"], result["total_executions"], result["rows_written"],
         )  # fmt: skip
         return result
 
@@ -435,6 +502,7 @@ class LogWriter(NotYet):
         expires: bool,
         patient: bool = False,
         series: Series | None = None,
+        replaces: bool = True,
     ) -> _Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
@@ -466,6 +534,7 @@ class LogWriter(NotYet):
             alone=series is None,
             wait_secs=None if patient else self.config.queue_timeout_secs,
             series=series,
+            replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
         )
         try:
             inner = self._channel.submit(delivery)
@@ -495,12 +564,12 @@ class LogWriter(NotYet):
         duration = self._clock.monotonic() - started
         already = receipt is not None and receipt.already
         batch = gated.batch
-        rows = 0 if already else batch.rows.num_rows
+        rows = 0 if already else gated.accepted
         quarantined = 0 if already or batch.quarantined is None else batch.quarantined.num_rows
         self._metrics.succeeded(
             duration, rows=rows, quarantined=quarantined, valid=_valid_rows(gated), judged=gated.given
         )
-        return {
+        result: WriteResult = {
             "success": True,
             "rows_written": rows,
             "run_id": batch.run_id,
@@ -513,6 +582,9 @@ class LogWriter(NotYet):
             "anomalies": findings.anomalies,
             "already_written": already,
         }
+        if self._router is not None:
+            result.update(tables_of(self.config, batch, receipt))  # type: ignore[typeddict-item]  # some of its keys
+        return result
 
     def _identity(self, sequence: int | None, idempotency_key: str | None) -> tuple[str, int | None, bool, bool]:
         """Producer, number, whether the content of a used number is checked, whether the producer expires."""
@@ -546,7 +618,7 @@ class LogWriter(NotYet):
 
     # ------------------------------------------------------------ what is known of the table
 
-    def _encode(self, rows: Any, run_id: str | None) -> Gated:
+    def _encode(self, rows: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
         if not isinstance(rows, (list, tuple)):
             rows = opened(rows, self._max_bytes)
@@ -554,25 +626,27 @@ class LogWriter(NotYet):
                 # Read before the gate is asked: whoever yields the rows may take long, or write a few itself.
                 rows = read_rows(rows, self._budget_bytes)
         try:
-            gated = self._admit(rows, run_id)
+            gated = self._admit(rows, run_id, made_run_id)
         except WriterSchemaError:
             if not self._know_columns(self._stats()):
                 raise
-            gated = self._admit(rows, run_id)
+            gated = self._admit(rows, run_id, made_run_id)
         else:
             if gated.new_columns and self._know_columns(self._stats()):
-                gated = self._admit(rows, run_id)
+                gated = self._admit(rows, run_id, made_run_id)
         for note in gated.notes:
             self._log.warning(note)
+        if self._router is not None:
+            gated = replace(gated, batch=routed(self.config, gated.batch, self._router))
         return gated
 
-    def _admit(self, rows: Any, run_id: str | None) -> Gated:
+    def _admit(self, rows: Any, run_id: str | None, made_run_id: str | None) -> Gated:
         if isinstance(rows, pa.Table):
-            return self._gate.admit(rows, run_id, max_bytes=self._max_bytes)
+            return self._gate.admit(rows, run_id, made_run_id=made_run_id, max_bytes=self._max_bytes)
         # Dicts need the interpreter's lock all the way, but let go of it for moments in each Arrow call. Threads that
         # fight for it at each of them wait 5 ms at a time: 64 of them did 110 calls a second. So they take turns.
         with self._gating:
-            return self._gate.admit(rows, run_id, max_bytes=self._max_bytes)
+            return self._gate.admit(rows, run_id, made_run_id=made_run_id, max_bytes=self._max_bytes)
 
     def _stats(self) -> TableStats:
         with self._reading:
@@ -618,7 +692,6 @@ def _refuse_unavailable(config: WriterConfig) -> None:
     """Refuse options that would change nothing yet: an option that does nothing is a trap."""
     unset = WriterConfig()
     asked = {
-        "write_mode": config.write_mode is not WriteMode.APPEND,
         **{name: getattr(config, name) != getattr(unset, name) for name in _NOT_YET},
     }
     names = [name for name, is_asked in asked.items() if is_asked]
@@ -630,8 +703,7 @@ def _refuse_unavailable(config: WriterConfig) -> None:
 
 
 _NOT_YET = (
-    "log_data_quality_results", "enable_anomaly_detection", "validation_rules", "table_name_pattern",
-    "table_suffix_pattern", "partition_count",
+    "log_data_quality_results", "enable_anomaly_detection", "validation_rules",
 )  # fmt: skip
 
 
@@ -647,6 +719,14 @@ def _check_limit(limit: int) -> None:
         raise WriterValidationError(
             f"limit is {limit!r}, expected a whole number from 1 on", suggestions=["e.g. limit=20"]
         )
+
+
+def _checked_batch_size(size: Any) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise WriterValidationError(
+            f"batch_size is {size!r}, expected a whole number from 1 on", suggestions=["e.g. batch_size=1000"]
+        )
+    return size
 
 
 def _valid_rows(gated: Gated) -> int:

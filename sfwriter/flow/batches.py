@@ -62,14 +62,15 @@ class Batch:
         token: its identity; not there before it is placed.
         pieces: what it puts into each table; the last one answers.
         open_parts: pieces before the last one that have not landed.
+        beside: table to version, for those of them that have; None before the first one.
         looked_again: its gap was checked against a fresh look at the table.
         patient: it may wait for others to share a file with.
         wait_until: when it gives up waiting for memory; the latest of those who wait for it.
     """
 
     __slots__ = (
-        "given", "joined", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state", "token",
-        "wait_until",
+        "beside", "given", "joined", "looked_again", "open_parts", "patient", "pieces", "producer", "sequence", "state",
+        "token", "wait_until",
     )  # fmt: skip
 
     def __init__(self, given: Submitted, producer: Producer) -> None:
@@ -81,6 +82,7 @@ class Batch:
         self.token: Token
         self.pieces: list[Piece] = []
         self.open_parts = 0
+        self.beside: dict[str, int] | None = None
         self.looked_again = False
         self.patient = given.patient
         self.wait_until = given.wait_until

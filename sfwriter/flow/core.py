@@ -155,9 +155,10 @@ class Core:
         """Acknowledge the batch of a piece that has landed, or let its answering piece go on."""
         batch = piece.batch
         if piece.answers:
-            self.finish(batch, Acknowledged(batch.token, version, already))
+            self.finish(batch, Acknowledged(batch.token, version, already, batch.beside or {}))
         else:
             batch.open_parts -= 1
+            batch.beside = {**(batch.beside or {}), piece.lane.table: version}
             self.touch(batch.pieces[-1].lane)
 
     def verdict(self, batch: Batch, answering: Stand, expected: int) -> Acknowledged | Refused:

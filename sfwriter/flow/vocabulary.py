@@ -7,7 +7,7 @@ the rows under it until the machine has answered it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Union
 
@@ -253,11 +253,13 @@ class Acknowledged:
         token: its identity.
         version: of the table that answers for the producer, at which it is visible.
         already: it was there before this call, so the call wrote nothing.
+        beside: the other tables that it has rows in, each with the version at which they were seen to be there.
     """
 
     token: Token
     version: int
     already: bool = False
+    beside: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,12 @@ from sfwriter.ingest.values import broken_text
 from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, breaches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sfwriter.ingest.encoded import Encoded
     from sfwriter.ingest.few import Few
+
+    MoreRules = Callable[[pa.Table], Iterable[Breach]]
 
 Mode = Literal["strict", "lenient", "ignore"]
 
@@ -75,8 +77,8 @@ class Gated:
 
     @property
     def accepted(self) -> int:
-        """Rows that go into the table."""
-        return int(self.batch.rows.num_rows)
+        """Rows that go into tables."""
+        return self.given - self.quarantined
 
     @property
     def quarantined(self) -> int:
@@ -94,6 +96,7 @@ class Gate:
         evolution: bool = True,
         extra_fields: pa.Schema | None = None,
         new_run_id: Callable[[], str] = _new_run_id,
+        more_rules: MoreRules | None = None,
     ) -> None:
         """Make a gate.
 
@@ -102,6 +105,7 @@ class Gate:
             evolution: whether unknown keys become new columns.
             extra_fields: the table's schema, or its columns beside those of the log; None: no such columns.
             new_run_id: makes the run id of rows that have none.
+            more_rules: gives the breaches of further rules, of rows in the table's types.
 
         Raises:
             ValueError: the mode is none of the three.
@@ -112,21 +116,31 @@ class Gate:
         self.evolution = evolution
         self._columns = TableColumns.of(extra_fields, evolution=evolution)
         self._new_run_id = new_run_id
+        self._more_rules = more_rules
 
     def with_schema(self, schema: pa.Schema) -> Gate:
         """The same gate before a table that has these columns now."""
-        return Gate(self.mode, evolution=self.evolution, extra_fields=schema, new_run_id=self._new_run_id)
+        return Gate(
+            self.mode,
+            evolution=self.evolution,
+            extra_fields=schema,
+            new_run_id=self._new_run_id,
+            more_rules=self._more_rules,
+        )
 
     def encode(self, rows: Any, run_id: str | None = None, *, max_bytes: int | None = None) -> EncodedBatch:
         """The batch of `admit`."""
         return self.admit(rows, run_id, max_bytes=max_bytes).batch
 
-    def admit(self, rows: Any, run_id: str | None = None, *, max_bytes: int | None = None) -> Gated:
+    def admit(
+        self, rows: Any, run_id: str | None = None, *, made_run_id: str | None = None, max_bytes: int | None = None
+    ) -> Gated:
         """Let the rows of one call through, or refuse them.
 
         Args:
             rows: see `sfwriter.ingest.inputs.ACCEPTED`. An iterator is consumed.
             run_id: for the rows that have none of their own.
+            made_run_id: for those that have none then; None for a new one. The digest does not see it.
             max_bytes: Arrow bytes that the rows may take; looked at while they are read.
 
         Raises:
@@ -138,11 +152,10 @@ class Gate:
             WriterPerformanceError: the rows take more than `max_bytes`.
         """
         _check_run_id(run_id)
+        new_run_id = self._new_run_id if made_run_id is None else lambda: made_run_id
         exact = self.mode == "strict"
-        if type(rows) is list:
-            few = clean_few(
-                rows, self._columns, exact=exact, run_id=run_id, new_run_id=self._new_run_id, max_bytes=max_bytes
-            )
+        if type(rows) is list and self._more_rules is None:
+            few = clean_few(rows, self._columns, exact=exact, run_id=run_id, new_run_id=new_run_id, max_bytes=max_bytes)
             if few is not None:
                 return self._passed(few)
         given = opened(rows, max_bytes)
@@ -152,7 +165,7 @@ class Gate:
             encoded = encode_mappings(given, self._columns, exact=exact, max_bytes=max_bytes)
         table = _with_defaults(encoded, run_id)
         digest = digest_of(table, [fault.identity() for fault in encoded.faults])
-        table, named = self._with_run_ids(table, run_id)
+        table, named = _with_run_ids(table, run_id, new_run_id)
         if not exact:
             table = _lowered(table)
         return self._judge(encoded, table, digest, named)
@@ -165,16 +178,10 @@ class Gate:
             notes=(STAMP_NOTE,) if few.stamped else (),
         )
 
-    def _with_run_ids(self, table: pa.Table, run_id: str | None) -> tuple[pa.Table, str]:
-        """No row without a run id; rows that have none share one. Also the one that the result names."""
-        column = table.column("run_id")
-        if column.null_count == 0 and (run_id is not None or len(column)):
-            return table, run_id if run_id is not None else column[0].as_py()
-        made = run_id if run_id is not None else self._new_run_id()
-        return _replaced(table, "run_id", pc.fill_null(column, scalar_of(made, pa.string()))), made
-
     def _judge(self, encoded: Encoded, table: pa.Table, digest: str, run_id: str) -> Gated:
         every = breaches(table)
+        if self._more_rules is not None:
+            every = sorted([*every, *self._more_rules(table)], key=lambda breach: breach.row)
         found = _relevant(every, encoded)
         bad = bool(encoded.faults or found)
         if self.mode == "strict" and bad:
@@ -212,6 +219,15 @@ def _check_run_id(run_id: object) -> None:
 
 def _replaced(table: pa.Table, name: str, column: Any) -> pa.Table:
     return table.set_column(table.column_names.index(name), table.schema.field(name), column)
+
+
+def _with_run_ids(table: pa.Table, run_id: str | None, new_run_id: Callable[[], str]) -> tuple[pa.Table, str]:
+    """No row without a run id; rows that have none share one. Also the one that the result names."""
+    column = table.column("run_id")
+    if column.null_count == 0 and (run_id is not None or len(column)):
+        return table, run_id if run_id is not None else column[0].as_py()
+    made = run_id if run_id is not None else new_run_id()
+    return _replaced(table, "run_id", pc.fill_null(column, scalar_of(made, pa.string()))), made
 
 
 def _with_defaults(encoded: Encoded, run_id: str | None) -> pa.Table:

@@ -109,6 +109,8 @@ def _spec(
         dictionary_columns=tuple(c for c in LOW_CARDINALITY if c in schema.names),
         compression=config.compression,
         max_file_bytes=int(config.max_file_size_mb * MIB),
+        spread_files=config.partition_count or 1,
+        spread_from_rows=config.batch_size,
         fsync=config.durability == "fsync",
         storage_options=config.storage_options,
         producer_retention_days=config.idempotency_retention_days,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from sfwriter.batch import EncodedBatch, Token
@@ -40,7 +41,7 @@ class Delivery:
             number then. False where the order of a call's batches matters.
         wait_secs: how long it waits for memory; None for ever.
         series: what it belongs to; after a refusal nothing more of it is written.
-        replaces: its rows are to be all that their tables hold (quarantine and quality tables only grow).
+        replaces: names of the tables whose rows it is to replace.
     """
 
     batch: EncodedBatch
@@ -53,7 +54,7 @@ class Delivery:
     alone: bool = True
     wait_secs: float | None = None
     series: Series | None = None
-    replaces: bool = False
+    replaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,13 @@ class Receipt:
         token: the batch's identity.
         version: of the log table, at which the rows are visible.
         already: another call brought them; this one wrote nothing.
+        beside: the same batch's other tables, each with the version at which its rows are there, as far as known.
     """
 
     token: Token
     version: int
     already: bool
+    beside: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,7 +227,7 @@ class LocalChannel:
     def _given(self, delivery: Delivery) -> Submitted:
         batch = delivery.batch
         parts = [
-            Part(name, rows.num_rows, rows.nbytes, delivery.replaces and self._tables.of(name).is_log)
+            Part(name, rows.num_rows, rows.nbytes, name in delivery.replaces)
             for name, rows in batch.by_table(self._log_table, self._quarantine_table).items()
         ]
         return Submitted(
@@ -358,7 +358,7 @@ class LocalChannel:
                 delivery.series.broken, delivery.series.broken_at = True, answer.sequence
             self._refuse(held, answer)
         else:
-            held.future.set_result(Receipt(answer.token, answer.version, answer.already))
+            held.future.set_result(Receipt(answer.token, answer.version, answer.already, answer.beside))
         if held.let_in is not None:
             held.let_in.set()
         with self._changed:

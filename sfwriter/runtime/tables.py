@@ -38,17 +38,11 @@ def fault_of(error: BaseException) -> Fault:
 
 
 class TableCalls:
-    """The committer's calls on one table. One thread at a time.
-
-    Attributes:
-        table: the table.
-        is_log: whether it keeps log rows, and not what is noted beside them.
-    """
+    """The committer's calls on one table. One thread at a time."""
 
     def __init__(self, table: Table) -> None:
         """Wrap a table that was opened and not yet touched."""
         self.table = table
-        self.is_log = "logged_at" in table.spec.schema.names
         self._ensured = False
 
     def prepare(self) -> None:

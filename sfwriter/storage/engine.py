@@ -41,6 +41,9 @@ class TableSpec:
         dictionary_columns: columns that are dictionary encoded.
         compression: Parquet codec: snappy, zstd, lz4, gzip or none.
         max_file_bytes: a file that reaches it is closed and the next one begun.
+        spread_files: how many files the rows of one staging job are spread over, partition by partition,
+            where there are at least `spread_from_rows` of them.
+        spread_from_rows: see `spread_files`.
         fsync: whether staged files, log entries and their folders are fsynced (local disk only).
         storage_options: for the object store; never shown.
         producer_retention_days: how long the table remembers producers that expire.
@@ -55,6 +58,8 @@ class TableSpec:
     dictionary_columns: tuple[str, ...] = ()
     compression: str = "snappy"
     max_file_bytes: int = 128 << 20
+    spread_files: int = 1
+    spread_from_rows: int = 0
     fsync: bool = True
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     producer_retention_days: float = 7.0

@@ -31,7 +31,7 @@ from sfwriter.storage.engine import (
     Watermark,
 )
 from sfwriter.storage.predicates import parse_predicate
-from sfwriter.storage.staging import joined_rows, partitioned, staged_schema
+from sfwriter.storage.staging import joined_rows, partitioned, rows_of_file, staged_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,6 +120,7 @@ class MemoryTable:
             files = []
             for values, rows in partitioned(self._spec, table) if table.num_rows else ():
                 step = max(1, int(self._spec.max_file_bytes / max(1.0, rows.nbytes / rows.num_rows)))
+                step = min(step, rows_of_file(self._spec, rows.num_rows))
                 for start in range(0, rows.num_rows, step):
                     part = rows.slice(start, step)
                     path = f"part-{uuid.uuid4()}.memory"

@@ -196,14 +196,19 @@ def _write_all(spec: TableSpec, parts: Sequence[tuple[dict[str, str | None], pa.
         for values, rows in parts:
             folder = "".join(f"{name}={_NULL_PARTITION if value is None else value}/" for name, value in values.items())
             writer = _PartWriter(spec, place, folder, values)
-            start = 0
+            start, most = 0, rows_of_file(spec, rows.num_rows)
             while start < rows.num_rows:
-                file, start = writer.write(rows, start)
+                file, start = writer.write(rows.slice(0, start + most), start)
                 undo.callback(_remove_quietly, place, file.path)
                 files.append(file)
         place.settle(file.path for file in files)
         undo.pop_all()
     return tuple(files)
+
+
+def rows_of_file(spec: TableSpec, count: int) -> int:
+    """The most rows of one file, of so many in a partition."""
+    return -(-count // spec.spread_files) if count and count >= spec.spread_from_rows else max(count, 1)
 
 
 def _remove_quietly(place: Place, path: str) -> None:

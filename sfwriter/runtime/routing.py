@@ -1,0 +1,55 @@
+"""A batch's rows to the tables that the patterns name, and what is told of them.
+
+The configured table answers for the producer whatever the patterns say: it keeps the numbers, and the rows
+that are named for it. The others are committed before it, so that a number there never claims a batch that
+is half there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sfwriter.modes import WriteMode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sfwriter.batch import EncodedBatch
+    from sfwriter.config import WriterConfig
+    from sfwriter.ingest.routes import Router
+    from sfwriter.runtime.channel import Receipt
+
+
+def routed(config: WriterConfig, batch: EncodedBatch, router: Router) -> EncodedBatch:
+    """The batch with its rows at the tables that they are named for."""
+    if not batch.rows.num_rows:
+        return batch
+    tables = router.by_table(batch.rows)
+    own = tables.pop(config.table_fqn, batch.rows.slice(0, 0))
+    return replace(batch, rows=own, beside={**batch.beside, **tables})
+
+
+def replaced_tables(config: WriterConfig, batch: EncodedBatch) -> frozenset[str]:
+    """The tables whose rows the batch replaces: those that it has rows for; without patterns the configured one."""
+    if config.write_mode is not WriteMode.OVERWRITE:
+        return frozenset()
+    if not config.is_routed:
+        return frozenset({config.table_fqn})
+    return frozenset({*batch.beside, *([config.table_fqn] if batch.rows.num_rows else [])})
+
+
+def tables_of(config: WriterConfig, batch: EncodedBatch, receipt: Receipt | None) -> dict[str, Any]:
+    """What a result says of the tables: `table_fqn` and `version`, or both None and `tables`.
+
+    A version that is not known is None: another call brought those rows.
+    """
+    log_table = config.table_fqn
+    versions: Mapping[str, int] = {} if receipt is None else {**receipt.beside, log_table: receipt.version}
+    filled = {name: rows.num_rows for name, rows in {**batch.beside, log_table: batch.rows}.items() if rows.num_rows}
+    filled.pop(f"{config.table_schema}.{config.quality_table_name}", None)
+    if len(filled) > 1:
+        tables = {name: {"rows": rows, "version": versions.get(name)} for name, rows in filled.items()}
+        return {"table_fqn": None, "version": None, "tables": tables}
+    name = next(iter(filled), log_table)
+    return {"table_fqn": name, "version": versions.get(name)}
