@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from sfwriter.clock import SystemClock
-from sfwriter.exceptions import WriterError
+from sfwriter.exceptions import WriterConfigurationError, WriterError
 from sfwriter.metrics import MIB
+from sfwriter.modes import WriteMode
 from sfwriter.sources import SourceReading, journal_of, types_of
 from sfwriter.sources.ahead import read_ahead
 from sfwriter.sources.blame import blamed
@@ -164,9 +165,15 @@ def backfill(
         clock: for durations.
 
     Raises:
+        WriterConfigurationError: the writer overwrites.
         WriterError: a source cannot be read or was changed, or rows were refused. What is committed
             stays; `context` has `rows_written` and `quarantined_rows` of this run.
     """
+    if writer.config.write_mode is WriteMode.OVERWRITE:
+        raise WriterConfigurationError(
+            "write_mode is OVERWRITE, and a backfill appends: its parts would replace one another",
+            suggestions=["leave write_mode out (SFWRITER_WRITE_MODE for the command line)"],
+        )
     info = writer.get_table_info()
     run = _Run(
         writer=writer,

@@ -33,7 +33,7 @@ def steps_of(folder, table="analytics/pipeline_logs"):
     files = DeltaTable(str(folder / table)).file_uris()
     if not files:
         return []
-    return sorted(name for (name,) in duckdb.sql(f"SELECT step_name FROM read_parquet({files})").fetchall())  # noqa: S608
+    return sorted(name for (name,) in duckdb.sql(f"SELECT step_name FROM read_parquet({files})").fetchall())
 
 
 def execution(name, phase="bronze", steps=1):
@@ -277,7 +277,7 @@ def test_runs_without_a_run_id_share_a_new_one(make, tmp_path):
     given = [{"step_results": [{"step_name": f"s{n}", "phase": "bronze"}]} for n in range(3)]
     make().write_execution_result_batch(given, batch_size=1)
     files = DeltaTable(str(tmp_path / "analytics/pipeline_logs")).file_uris()
-    assert duckdb.sql(f"SELECT count(DISTINCT run_id), count(*) FROM read_parquet({files})").fetchall() == [(1, 3)]  # noqa: S608
+    assert duckdb.sql(f"SELECT count(DISTINCT run_id), count(*) FROM read_parquet({files})").fetchall() == [(1, 3)]
 
 
 def _at(text):

@@ -253,7 +253,6 @@ def test_the_base_exception_has_context_and_suggestions(open_writer) -> None:
 
 
 LATER = {
-    "write_execution_result_batch": {"execution_results": [], "run_id": None, "batch_size": 2},
     "validate_log_data_quality": {"log_rows": [], "validation_rules": None},
     "detect_anomalies": {"log_rows": []},
     "optimize_table": {"enable_partitioning": True, "enable_vacuum": True},
@@ -276,13 +275,9 @@ def test_calls_of_a_later_version_say_so(open_writer, call) -> None:
 
 def test_options_of_a_later_version_are_refused_together(config) -> None:
     asked = {
-        "write_mode": WriteMode.OVERWRITE,
         "log_data_quality_results": True,
         "enable_anomaly_detection": True,
         "validation_rules": {"duration_secs": ["duration_secs >= 0"]},
-        "table_name_pattern": "{schema}.{pipeline_id}",
-        "table_suffix_pattern": "_{run_mode}",
-        "partition_count": 10,
     }
     with pytest.raises(WriterConfigurationError) as caught:
         LogWriter(config=config(**asked))
