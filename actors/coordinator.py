@@ -46,8 +46,9 @@ from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.routes import Router
 from sfwriter.limits import process_memory
 from sfwriter.metrics import percentile
-from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec, routed_table_spec
+from sfwriter.runtime.blueprint import flow_limits, further_table_spec, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.channel import Receipt
+from sfwriter.runtime.examining import Examiner, rules_of
 from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
@@ -99,19 +100,24 @@ class Coordinator:
         self._log_table, self._quarantine_table = log_spec.name, quarantine_spec.name
         self._tables = OpenTables(
             (engine.open(log_spec), engine.open(quarantine_spec)),
-            lambda name: engine.open(routed_table_spec(config, name)),
+            lambda name: engine.open(further_table_spec(config, name)),
         )
         self._threads: dict[str, ThreadPoolExecutor] = {}
+        columns = None
         for calls in self._tables:
             # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
             with contextlib.suppress(WriterError):
-                calls.table.stats()
+                found = calls.table.stats().schema
+                columns = found if calls.table.spec.name == self._log_table else columns
         self._router = Router(config, self._clock) if config.is_routed else None
+        rules = rules_of(config, columns, self._clock.now)
         self._gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
             more_rules=self._router.breaches if self._router is not None else None,
+            rules=rules,
         )
+        self._examiner = Examiner(config, rules)
         self._gate_thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
@@ -166,6 +172,10 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         gated = await loop.run_in_executor(self._gate_thread, self._gate.admit, rows, run_id)
         batch = gated.batch if self._router is None else routed(self._config, gated.batch, self._router)
+        findings = await loop.run_in_executor(
+            self._gate_thread, self._examiner.findings, gated.judged, gated.batch.run_id
+        )
+        batch = replace(batch, beside={**batch.beside, **findings.beside})
         result = {
             "success": True,
             "rows_written": 0,
@@ -175,7 +185,7 @@ class Coordinator:
             "version": None,
             "duration_secs": 0.0,
             "quarantined_rows": 0,
-            "quality_results": None,
+            "quality_results": findings.quality,
             "anomalies": None,
             "already_written": False,
         }

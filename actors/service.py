@@ -19,6 +19,7 @@ from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError
 from sfwriter.runtime.blueprint import log_table_spec, warehouse_url
+from sfwriter.runtime.examining import rules_of
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Service:
         """
         config = _absolute(config or WriterConfig())
         _check_name(name)
-        DeltaRsEngine().open(log_table_spec(config)).stats()  # one that cannot be read is said here, not by an actor
+        # What cannot be read, and rules that are none, are said here and not by an actor.
+        rules_of(config, DeltaRsEngine().open(log_table_spec(config)).stats().schema, SystemClock().now)
         started_ray = None if join_ray() else start_ray()
         try:
             coordinator = (

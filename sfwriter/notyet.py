@@ -7,23 +7,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sfwriter.exceptions import WriterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 
 class NotYet:
     """Methods that raise a `WriterError` with the code `not_available`, and do nothing else."""
-
-    def replay_quarantine(
-        self, repair: Callable[[dict[str, Any], list[str]], Any] | None = None, limit: int | None = None
-    ) -> NoReturn:
-        """Not available in this version."""
-        del repair, limit
-        _refuse("replay_quarantine", "read quarantined(), repair the rows and give them to write_log_rows")
-
-    def validate_log_data_quality(self, log_rows: Any, validation_rules: Mapping[str, Any] | None = None) -> NoReturn:
-        """Not available in this version."""
-        del log_rows, validation_rules
-        _refuse("validate_log_data_quality", "schema_validation_mode checks every written row by the built-in rules")
 
     def detect_anomalies(self, log_rows: Any) -> NoReturn:
         """Not available in this version."""

@@ -61,6 +61,28 @@ QUARANTINE_SCHEMA = pa.schema(
 
 QUARANTINE_STAMPS = {"producer_id": "producer", "batch_id": "batch", "quarantined_at": "time"}
 
+QUALITY_SCHEMA = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("quality_passed", pa.bool_()),
+        ("validation_rate", pa.float64()),
+        ("threshold_met", pa.bool_()),
+        ("total_rows", pa.int64()),
+        ("valid_rows", pa.int64()),
+        ("invalid_rows", pa.int64()),
+        ("min_validation_rate", pa.float64()),
+        ("max_invalid_rows_percent", pa.float64()),
+        ("validation_rules_applied", pa.list_(pa.string())),
+        ("issues", pa.string()),
+        ("producer_id", pa.string()),
+        ("batch_id", pa.string()),
+        ("checked_at", TIMESTAMP),
+    ]
+)
+"""One row for each batch: its quality result, with `issues` as JSON, and what it was held against."""
+
+QUALITY_STAMPS = {"producer_id": "producer", "batch_id": "batch", "checked_at": "time"}
+
 LOW_CARDINALITY = (
     "run_id", "run_mode", "execution_id", "pipeline_id", "schema", "phase", "step_name", "step_type",
     "table_fqn", "write_mode", "error_message", "producer_id", "batch_id",

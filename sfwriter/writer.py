@@ -14,7 +14,7 @@ import threading
 import uuid
 import weakref
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +33,29 @@ from sfwriter.limits import process_memory, usable_memory_bytes
 from sfwriter.metrics import MIB, WriterMetrics
 from sfwriter.modes import WriteMode
 from sfwriter.notyet import NotYet
+from sfwriter.options import Rules
+from sfwriter.quality.rules import RulesError, RuleSet
+from sfwriter.quality.verdict import Judged
 from sfwriter.report.newest import newest_rows, show_rows
 from sfwriter.runtime.blueprint import (
     flow_limits,
+    further_table_spec,
     log_table_spec,
     quarantine_table_spec,
     retention_days,
-    routed_table_spec,
 )
 from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, Series
+from sfwriter.runtime.examining import Examiner, Findings, known_columns, rules_of
 from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.reading import read_rows
+from sfwriter.runtime.replay import QuarantineReplay, replayed
 from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -61,7 +66,9 @@ if TYPE_CHECKING:
         BatchesResult,
         ExecutionBatchResult,
         MemoryUsage,
+        QualityResult,
         QuarantinedRow,
+        ReplayResult,
         TableInfo,
         WriteResult,
         WriterMetricsResult,
@@ -78,14 +85,6 @@ class _Call(Future["WriteResult"]):
     """The future of one call's result, and its delivery's, by which the call can be withdrawn."""
 
     delivery: Future[Receipt] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was found out about a call's rows, for its result; None where it was not asked for."""
-
-    quality: Any = None
-    anomalies: Any = None
 
 
 class LogWriter(NotYet):
@@ -147,13 +146,17 @@ class LogWriter(NotYet):
         self._log_table = self._engine.open(log_table_spec(config))
         self._quarantine_table = self._engine.open(quarantine_table_spec(config))
         self._router = Router(config, self._clock) if config.is_routed else None
+        stats = self._stats()
+        self._rules = rules_of(config, stats.schema, self._clock.now)
+        self._examiner = Examiner(config, self._rules)
         self._gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
             more_rules=self._router.breaches if self._router is not None else None,
+            rules=self._rules,
         )
         self._columns: pa.Schema | None = None
-        self._know_columns(self._stats())
+        self._know_columns(stats)
         self._channel = self._open_channel()
         usage = self._channel.usage()
         self._budget_bytes = usage.budget_bytes
@@ -166,7 +169,7 @@ class LogWriter(NotYet):
             flow_limits(config),
             self._log_table,
             self._quarantine_table,
-            lambda name: engine.open(routed_table_spec(config, name)),
+            lambda name: engine.open(further_table_spec(config, name)),
             clock=self._clock,
         )
         # Threads hold the channel and not the writer: one that is forgotten takes them along.
@@ -394,14 +397,21 @@ class LogWriter(NotYet):
         show_rows(rows, f"{name}: newest {len(rows)}")
 
     def quarantined(self, limit: int = 100) -> list[QuarantinedRow]:
-        """The newest rows in quarantine: `row`, `reasons`, `quarantine_id`, `quarantined_at`."""
+        """The newest rows in quarantine: `row`, `reasons`, `quarantine_id`, `quarantined_at`; not those replayed."""
         _check_limit(limit)
         self._check_process()
         with self._reading:
             if not self._quarantine_table.stats().exists:
                 return []
             columns = ["row", "reasons", "quarantine_id", "quarantined_at"]
-            rows = newest_rows(self._quarantine_table, columns, "quarantined_at", limit).to_pylist()
+            asked, rows = limit, []
+            while True:
+                found = newest_rows(self._quarantine_table, columns, "quarantined_at", asked).to_pylist()
+                gone = replayed(self._log_table, [row["quarantine_id"] for row in found])
+                rows = [row for row in found if row["quarantine_id"] not in gone][:limit]
+                if len(rows) == limit or len(found) < asked:
+                    break
+                asked *= 2  # rows that were replayed since are in the table all the same
         return [
             {
                 "row": parse_row(row["row"]),
@@ -411,6 +421,104 @@ class LogWriter(NotYet):
             }
             for row in rows
         ]
+
+    def replay_quarantine(
+        self, repair: Callable[[dict[str, Any], list[str]], Any] | None = None, limit: int | None = None
+    ) -> ReplayResult:
+        """Send quarantined rows through the gate again, the oldest first; none is ever written twice.
+
+        Rows are judged as `lenient` does. Those that stay invalid stay where they are.
+
+        Args:
+            repair: called with the row as it was given and the reasons; gives the row to write, or None to
+                keep it in quarantine.
+            limit: rows to send at most; None for all.
+
+        Raises:
+            WriterValidationError: `repair` or `limit` is none, or gave something that is no row.
+        """
+        if limit is not None:
+            _check_limit(limit)
+        self._check_process()
+        if repair is not None and not callable(repair):
+            raise WriterValidationError(
+                f"repair is a {type(repair).__name__}, expected a function of a row and its reasons",
+                suggestions=["e.g. repair=lambda row, reasons: {**row, 'phase': 'bronze'}"],
+            )
+        gate = Gate(
+            "lenient",
+            evolution=self.config.enable_schema_evolution,
+            extra_fields=self._columns,
+            more_rules=self._router.breaches if self._router is not None else None,
+            rules=self._rules,
+        )
+
+        def encode(row: Any) -> Gated | None:
+            gated = gate.admit([row], max_bytes=self._max_bytes)
+            return None if gated.quarantined else self._addressed(gated)
+
+        def send(gated: Gated, producer_id: str) -> Future[WriteResult]:
+            return self._submit(
+                lambda: gated, producer_id, 0, checked=False, expires=False, patient=True, replaces=False
+            )
+
+        replay = QuarantineReplay(
+            self._quarantine_table,
+            self._log_table,
+            encode=encode,
+            send=send,
+            hurry=lambda: self._channel.flush(0),
+            clock=self._clock,
+        )
+        return replay.run(repair, limit)
+
+    def validate_log_data_quality(
+        self, log_rows: Any, validation_rules: Mapping[str, Any] | None = None
+    ) -> QualityResult:
+        """Measure rows by rules, and write nothing.
+
+        A row is invalid where it breaks a rule or has a value that does not fit its column. Without rows the
+        rate is 100: none is invalid.
+
+        Args:
+            log_rows: as `write_log_rows` takes them.
+            validation_rules: column to a rule or a list of rules (SQL text, `Column`, pyarrow expressions);
+                None for those of the configuration, or the built-in ones where it has none.
+
+        Raises:
+            WriterValidationError: rules that do not parse, are not boolean, or name unknown columns; or
+                `log_rows` is nothing that holds rows.
+            WriterDataQualityError: `fail_fast` is on and the rows do not pass.
+        """
+        self._check_process()
+        read = self._read(log_rows)
+        rules = self._rules
+        if validation_rules is not None:
+            rules = self._given_rules(validation_rules, read)
+        with self._gating:
+            judged = self._gate.judge(read, rules, max_bytes=self._max_bytes)
+        return self._examiner.quality(judged, rules)
+
+    def _given_rules(self, given: Mapping[str, Any], rows: Any) -> RuleSet | None:
+        """Rules of a call; columns that only its rows have are known to them."""
+        try:
+            checked = Rules().check(given)
+            return RuleSet(checked, self._columns_with(rows), self._clock.now) if checked else None
+        except ValueError as error:
+            text = str(error) if isinstance(error, RulesError) else f"validation_rules {error}"
+            raise WriterValidationError(
+                text,
+                context={"field": "validation_rules", "problems": getattr(error, "problems", [text])},
+                suggestions=["a rule is a boolean SQL expression over a row's columns, e.g. 'duration_secs >= 0'"],
+            ) from None
+
+    def _columns_with(self, rows: Any) -> pa.Schema:
+        known = known_columns(self._columns)
+        if not self.config.enable_schema_evolution:
+            return known
+        with self._gating:
+            given = self._gate.judge(rows, None, max_bytes=self._max_bytes).rows.schema
+        return pa.schema([*known, *(entry for entry in given if entry.name not in known.names)])
 
     def get_metrics(self) -> WriterMetricsResult:
         """Counts, durations and memory since this writer began or was reset."""
@@ -511,7 +619,7 @@ class LogWriter(NotYet):
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
-            findings = self._examined(gated)
+            findings = self._examiner.findings(gated.judged, gated.batch.run_id)
         except WriterError as error:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
@@ -523,6 +631,12 @@ class LogWriter(NotYet):
         if not gated.given and number is None:
             future.set_result(self._result(gated, findings, None, started))
             return future
+        # What was judged is all rows that were given: nobody is to keep those beside the batch's own.
+        gated = replace(
+            gated,
+            batch=replace(gated.batch, beside={**gated.batch.beside, **findings.beside}),
+            judged=Judged(gated.batch.rows),
+        )
         delivery = Delivery(
             gated.batch,
             producer_id,
@@ -544,11 +658,6 @@ class LogWriter(NotYet):
         future.delivery = inner
         inner.add_done_callback(lambda done: self._settle(future, done, gated, findings, started))
         return future
-
-    def _examined(self, gated: Gated) -> Findings:
-        """What is found out about a call's rows before they are written; raises where they are not to be."""
-        del gated
-        return Findings()
 
     def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
@@ -620,11 +729,7 @@ class LogWriter(NotYet):
 
     def _encode(self, rows: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
-        if not isinstance(rows, (list, tuple)):
-            rows = opened(rows, self._max_bytes)
-            if not isinstance(rows, pa.Table):
-                # Read before the gate is asked: whoever yields the rows may take long, or write a few itself.
-                rows = read_rows(rows, self._budget_bytes)
+        rows = self._read(rows)
         try:
             gated = self._admit(rows, run_id, made_run_id)
         except WriterSchemaError:
@@ -636,9 +741,21 @@ class LogWriter(NotYet):
                 gated = self._admit(rows, run_id, made_run_id)
         for note in gated.notes:
             self._log.warning(note)
-        if self._router is not None:
-            gated = replace(gated, batch=routed(self.config, gated.batch, self._router))
-        return gated
+        return self._addressed(gated)
+
+    def _read(self, rows: Any) -> Any:
+        """The rows, no longer in an iterator."""
+        if isinstance(rows, (list, tuple)):
+            return rows
+        rows = opened(rows, self._max_bytes)
+        # Read before the gate is asked: whoever yields the rows may take long, or write a few itself.
+        return rows if isinstance(rows, pa.Table) else read_rows(rows, self._budget_bytes)
+
+    def _addressed(self, gated: Gated) -> Gated:
+        """The batch's rows at their tables."""
+        if self._router is None:
+            return gated
+        return replace(gated, batch=routed(self.config, gated.batch, self._router))
 
     def _admit(self, rows: Any, run_id: str | None, made_run_id: str | None) -> Gated:
         if isinstance(rows, pa.Table):
@@ -702,9 +819,7 @@ def _refuse_unavailable(config: WriterConfig) -> None:
         )
 
 
-_NOT_YET = (
-    "log_data_quality_results", "enable_anomaly_detection", "validation_rules",
-)  # fmt: skip
+_NOT_YET = ("enable_anomaly_detection",)
 
 
 def _embedded_engine() -> Engine:

@@ -57,6 +57,12 @@ class Fault:
             "reason": self.sentence(),
         }
 
+    def rule(self) -> str:
+        """What it breaks, the same text for every row."""
+        if self.column is None:
+            return "a row is a mapping"
+        return f"{self.column} is {self.expected or 'a column of the table'}"
+
     def identity(self) -> str:
         """What a digest sees of it."""
         return f"{self.row}\0{'' if self.column is None else '=' + self.column}\0{original_text(self.value)}"

@@ -11,6 +11,8 @@ Never does: read or write anything outside; block; keep anything between two cal
 | lenient | what converts without loss passes; the row is quarantined else | the row is quarantined |
 | ignore | converts, else null and kept in `metadata` | reported; a row without phase or step_name refuses the call |
 
+Rules of the configuration are measured in every mode; in `lenient` a row that breaks one is quarantined, too.
+
 None, NaT and Arrow's null are the same as a key that is left out, also under an unknown key.
 """
 
@@ -37,12 +39,15 @@ from sfwriter.ingest.kinds import LOG_KINDS
 from sfwriter.ingest.names import TableColumns
 from sfwriter.ingest.values import broken_text
 from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, breaches
+from sfwriter.quality.rules import breaches_of
+from sfwriter.quality.verdict import Judged, Misfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sfwriter.ingest.encoded import Encoded
     from sfwriter.ingest.few import Few
+    from sfwriter.quality.rules import Broken, RuleSet
 
     MoreRules = Callable[[pa.Table], Iterable[Breach]]
 
@@ -66,10 +71,12 @@ class Gated:
         unconverted: values that are null in the table and kept in `metadata` (`ignore` only).
         new_columns: columns of the batch that the table lacks, as far as the gate knows the table.
         notes: sentences for the log.
+        judged: all rows that were given, and what they break.
     """
 
     batch: EncodedBatch
     given: int
+    judged: Judged
     breaches: tuple[Breach, ...] = ()
     unconverted: int = 0
     new_columns: tuple[str, ...] = ()
@@ -97,6 +104,7 @@ class Gate:
         extra_fields: pa.Schema | None = None,
         new_run_id: Callable[[], str] = _new_run_id,
         more_rules: MoreRules | None = None,
+        rules: RuleSet | None = None,
     ) -> None:
         """Make a gate.
 
@@ -106,6 +114,7 @@ class Gate:
             extra_fields: the table's schema, or its columns beside those of the log; None: no such columns.
             new_run_id: makes the run id of rows that have none.
             more_rules: gives the breaches of further rules, of rows in the table's types.
+            rules: of the configuration.
 
         Raises:
             ValueError: the mode is none of the three.
@@ -117,6 +126,7 @@ class Gate:
         self._columns = TableColumns.of(extra_fields, evolution=evolution)
         self._new_run_id = new_run_id
         self._more_rules = more_rules
+        self._rules = rules
 
     def with_schema(self, schema: pa.Schema) -> Gate:
         """The same gate before a table that has these columns now."""
@@ -126,6 +136,7 @@ class Gate:
             extra_fields=schema,
             new_run_id=self._new_run_id,
             more_rules=self._more_rules,
+            rules=self._rules,
         )
 
     def encode(self, rows: Any, run_id: str | None = None, *, max_bytes: int | None = None) -> EncodedBatch:
@@ -156,41 +167,73 @@ class Gate:
         exact = self.mode == "strict"
         if type(rows) is list and self._more_rules is None:
             few = clean_few(rows, self._columns, exact=exact, run_id=run_id, new_run_id=new_run_id, max_bytes=max_bytes)
-            if few is not None:
-                return self._passed(few)
+            passed = None if few is None else self._passed(few)
+            if passed is not None and (self.mode != "lenient" or not passed.judged.broken):
+                return passed
+        encoded, table = self._encoded(rows, run_id, max_bytes)
+        digest = digest_of(table, [fault.identity() for fault in encoded.faults])
+        table, named = _with_run_ids(table, run_id, new_run_id)
+        if not exact:
+            table = _lowered(table)
+        return self._sorted_out(encoded, table, digest, named)
+
+    def judge(self, rows: Any, rules: RuleSet | None, *, max_bytes: int | None = None) -> Judged:
+        """What rows break; nothing is refused for it, and nothing set aside.
+
+        Args:
+            rows: as `admit` takes them.
+            rules: to measure by; None for the built-in ones.
+            max_bytes: see `admit`.
+
+        Raises:
+            WriterValidationError: it is nothing that holds rows.
+            WriterPerformanceError: the rows take more than `max_bytes`.
+        """
+        encoded, table = self._encoded(rows, None, max_bytes)
+        table, _ = _with_run_ids(table, None, self._new_run_id)
+        if self.mode != "strict":
+            table = _lowered(table)
+        if rules is not None:
+            return Judged(table, _misfits(encoded), broken=tuple(rules.broken(table)))
+        return Judged(table, _misfits(encoded), tuple(_relevant(breaches(table), encoded)))
+
+    def _encoded(self, rows: Any, run_id: str | None, max_bytes: int | None) -> tuple[Encoded, pa.Table]:
+        """The rows in the table's types, and the same with what missing values stand for."""
+        exact = self.mode == "strict"
         given = opened(rows, max_bytes)
         if isinstance(given, pa.Table):
             encoded = encode_table(given, self._columns, exact=exact)
         else:
             encoded = encode_mappings(given, self._columns, exact=exact, max_bytes=max_bytes)
-        table = _with_defaults(encoded, run_id)
-        digest = digest_of(table, [fault.identity() for fault in encoded.faults])
-        table, named = _with_run_ids(table, run_id, new_run_id)
-        if not exact:
-            table = _lowered(table)
-        return self._judge(encoded, table, digest, named)
+        return encoded, _with_defaults(encoded, run_id)
 
     def _passed(self, few: Few) -> Gated:
         return Gated(
             batch=EncodedBatch(rows=few.table, quarantined=None, digest=few.digest, run_id=few.run_id),
             given=int(few.table.num_rows),
+            judged=Judged(few.table, broken=self._broken(few.table)),
             new_columns=tuple(name for name in few.extras if self._columns.kind(name) is None),
             notes=(STAMP_NOTE,) if few.stamped else (),
         )
 
-    def _judge(self, encoded: Encoded, table: pa.Table, digest: str, run_id: str) -> Gated:
+    def _broken(self, table: pa.Table) -> tuple[Broken, ...] | None:
+        return None if self._rules is None else tuple(self._rules.broken(table))
+
+    def _sorted_out(self, encoded: Encoded, table: pa.Table, digest: str, run_id: str) -> Gated:
         every = breaches(table)
         if self._more_rules is not None:
             every = sorted([*every, *self._more_rules(table)], key=lambda breach: breach.row)
         found = _relevant(every, encoded)
-        bad = bool(encoded.faults or found)
-        if self.mode == "strict" and bad:
+        if self.mode == "strict" and (encoded.faults or found):
             raise refusals.of_strict(encoded, found, self._columns)
         if self.mode == "ignore" and any(breach.missing for breach in every):
             # A row that is no mapping lacks both as well.
             raise refusals.of_ignore(encoded, [breach for breach in found if breach.missing])
+        judged = Judged(table, _misfits(encoded), tuple(found), self._broken(table))
+        if self.mode == "lenient" and judged.broken:
+            found = [*found, *breaches_of(judged.broken)]
         aside, unconverted = None, 0
-        if self.mode == "lenient" and bad:
+        if self.mode == "lenient" and (encoded.faults or found):
             table, aside = quarantine(encoded, table, found)
             found = []
         if self.mode == "ignore" and encoded.faults:
@@ -199,11 +242,16 @@ class Gate:
         return Gated(
             batch=EncodedBatch(rows=table, quarantined=aside, digest=digest, run_id=run_id),
             given=int(encoded.rows.num_rows),
+            judged=judged,
             breaches=tuple(found),
             unconverted=unconverted,
             new_columns=tuple(name for name in table.column_names if self._columns.kind(name) is None),
             notes=(STAMP_NOTE,) if encoded.stamped else (),
         )
+
+
+def _misfits(encoded: Encoded) -> tuple[Misfit, ...]:
+    return tuple(Misfit(fault.row, fault.column or "", fault.rule(), bounded(fault.value)) for fault in encoded.faults)
 
 
 def _check_run_id(run_id: object) -> None:

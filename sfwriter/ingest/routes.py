@@ -49,7 +49,7 @@ class Router:
             except WriterValidationError as error:  # noqa: PERF203  each name is judged by itself
                 for place in places.to_pylist():
                     # In every mode: a row without a table cannot be kept.
-                    yield Breach(place, "table_name_pattern", error.message, missing=True)
+                    yield Breach(place, "table_name_pattern", error.message, "the row has a table", missing=True)
 
     def by_table(self, rows: pa.Table) -> dict[str, pa.Table]:
         """Table name to its rows, in their order. Every row has a table.

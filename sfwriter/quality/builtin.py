@@ -32,9 +32,45 @@ COUNTS = ("rows_processed", "rows_written", "input_rows", "output_rows", "valid_
 SPANS = (("run_started_at", "run_ended_at"), ("start_time", "end_time"))
 
 _FILLED = ("run_id", "step_name")
+_ALLOWED = (("phase", PHASES), ("run_mode", RUN_MODES))
+_FINITE = "numbers are finite"
 _PHASES = frozenset(PHASES)
 _RUN_MODES = frozenset({*RUN_MODES, None})
 _NEVER_NEGATIVE = ("duration_secs", "validation_rate", *COUNTS)
+
+
+def _required_rule(name: str) -> str:
+    return f"{name} is not null"
+
+
+def _filled_rule(name: str) -> str:
+    return f"{name} is not blank"
+
+
+def _allowed_rule(name: str, allowed: Sequence[str]) -> str:
+    return f"{name} is one of {', '.join(allowed)}"
+
+
+def _least_rule(name: str) -> str:
+    return f"{name} >= 0"
+
+
+def _span_rule(start: str, end: str) -> str:
+    return f"{end} >= {start}"
+
+
+_RATE_RULE = "validation_rate is from 0 to 100"
+
+BUILTIN_RULES = (
+    *map(_required_rule, REQUIRED),
+    *map(_filled_rule, _FILLED),
+    *(_allowed_rule(name, allowed) for name, allowed in _ALLOWED),
+    *map(_least_rule, ("duration_secs", *COUNTS)),
+    _RATE_RULE,
+    _FINITE,
+    *(_span_rule(start, end) for start, end in SPANS),
+)
+"""What every log row is measured by, as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +81,14 @@ class Breach:
         row: position among the rows that were looked at.
         column: whose value breaks it.
         reason: a sentence that names the column and shows the value.
+        rule: the text of the rule, the same for every row.
         missing: the row lacks what every row needs (`REQUIRED`).
     """
 
     row: int
     column: str
     reason: str
+    rule: str
     missing: bool = False
 
 
@@ -104,7 +142,7 @@ def _required(rows: pa.Table) -> Iterator[Breach]:
         column = rows.column(name)
         if column.null_count:
             for place in _places(pc.is_null(column)):
-                yield Breach(place, name, f"{name} is missing", missing=True)
+                yield Breach(place, name, f"{name} is missing", _required_rule(name), missing=True)
 
 
 def _texts(rows: pa.Table) -> Iterator[Breach]:
@@ -112,14 +150,15 @@ def _texts(rows: pa.Table) -> Iterator[Breach]:
         column = rows.column(name)
         blank = pc.or_(pc.equal(pc.binary_length(column), constant(0, pa.int64())), pc.utf8_is_space(column))
         for place in _places(blank):
-            yield Breach(place, name, f"{name} is empty: {_shown(column, place)}")
-    for name, allowed in (("phase", PHASES), ("run_mode", RUN_MODES)):
+            yield Breach(place, name, f"{name} is empty: {_shown(column, place)}", _filled_rule(name))
+    for name, allowed in _ALLOWED:
         column = rows.column(name)
         if column.null_count == len(column):
             continue
         other = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, array_of(allowed, pa.string()))))
         for place in _places(other):
-            yield Breach(place, name, f"{name} is {_shown(column, place)}, not one of {', '.join(allowed)}")
+            reason = f"{name} is {_shown(column, place)}, not one of {', '.join(allowed)}"
+            yield Breach(place, name, reason, _allowed_rule(name, allowed))
 
 
 def _numbers(rows: pa.Table) -> Iterator[Breach]:
@@ -130,23 +169,31 @@ def _numbers(rows: pa.Table) -> Iterator[Breach]:
         if column.null_count == len(column) or pc.all(pc.is_finite(column)).as_py():
             continue
         for place in _places(pc.invert(pc.is_finite(column))):
-            yield Breach(place, field.name, f"{field.name} is {column[place].as_py()}, not a finite number")
+            reason = f"{field.name} is {column[place].as_py()}, not a finite number"
+            yield Breach(place, field.name, reason, _FINITE)
     for name in ("duration_secs", *COUNTS):
         yield from _outside(
-            rows, name, lambda column: pc.less(column, constant(0, pa.int64())), "negative", low=0, high=None
+            rows,
+            name,
+            lambda column: pc.less(column, constant(0, pa.int64())),
+            "negative",
+            _least_rule(name),
+            low=0,
+            high=None,
         )
     yield from _outside(
         rows,
         "validation_rate",
         lambda column: pc.or_(pc.less(column, constant(0, pa.int64())), pc.greater(column, constant(100, pa.int64()))),
         "outside 0 to 100",
+        _RATE_RULE,
         low=0,
         high=100,
     )
 
 
 def _outside(
-    rows: pa.Table, name: str, mask: Callable[[Any], Any], what: str, *, low: float, high: float | None
+    rows: pa.Table, name: str, mask: Callable[[Any], Any], what: str, rule: str, *, low: float, high: float | None
 ) -> Iterator[Breach]:
     column = rows.column(name)
     # Minimum and maximum settle it for a column without a breach, and read it once.
@@ -156,15 +203,15 @@ def _outside(
         return
     finite = pc.is_finite(column) if pa.types.is_floating(column.type) else pc.is_valid(column)
     for place in _places(pc.and_(mask(column), finite)):
-        yield Breach(place, name, f"{name} is {what}: {column[place].as_py()}")
+        yield Breach(place, name, f"{name} is {what}: {column[place].as_py()}", rule)
 
 
 def _spans(rows: pa.Table) -> Iterator[Breach]:
     for start, end in SPANS:
         began, ended = rows.column(start), rows.column(end)
         for place in _places(pc.less(ended, began)):
-            yield Breach(place, end, f"{end} {ended[place].as_py().isoformat()} is before {start} "
-                                     f"{began[place].as_py().isoformat()}")  # fmt: skip
+            moments = f"{end} {ended[place].as_py().isoformat()} is before {start} {began[place].as_py().isoformat()}"
+            yield Breach(place, end, moments, _span_rule(start, end))
 
 
 def _shown(column: Any, place: int) -> str:

@@ -15,6 +15,8 @@ from sfwriter.schema import (
     LOG_SCHEMA,
     LOG_STAMPS,
     LOW_CARDINALITY,
+    QUALITY_SCHEMA,
+    QUALITY_STAMPS,
     QUARANTINE_SCHEMA,
     QUARANTINE_STAMPS,
     STATISTICS_COLUMNS,
@@ -53,12 +55,20 @@ def quarantine_table_spec(config: WriterConfig) -> TableSpec:
     return _spec(config, config.quarantine_table_name, QUARANTINE_SCHEMA, QUARANTINE_STAMPS, ())
 
 
-def routed_table_spec(config: WriterConfig, table_fqn: str) -> TableSpec:
-    """A table that the patterns name: as the log table, under its own name.
+def quality_table_spec(config: WriterConfig) -> TableSpec:
+    """The table of the batches' quality results, beside the log table."""
+    return _spec(config, config.quality_table_name, QUALITY_SCHEMA, QUALITY_STAMPS, ())
+
+
+def further_table_spec(config: WriterConfig, table_fqn: str) -> TableSpec:
+    """Any other table that batches have rows for: the one of quality results, or one that the patterns name.
 
     Raises:
         WriterValidationError: it is no legal name.
     """
+    quality = quality_table_spec(config)
+    if table_fqn == quality.name:
+        return quality
     schema, name = split_name(table_fqn)
     return replace(log_table_spec(config), name=table_fqn, location=f"{warehouse_url(config)}/{schema}/{name}")
 

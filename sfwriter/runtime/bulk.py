@@ -30,6 +30,7 @@ class BulkWrite:
         hurry: Callable[[], object],
         progress: Callable[[BatchesResult], None] | None,
         clock: Clock,
+        call: str = "write_batches",
     ) -> None:
         """Prepare a call.
 
@@ -38,7 +39,9 @@ class BulkWrite:
             hurry: says that nothing more comes for now.
             progress: told the result so far after each batch that is settled.
             clock: for the duration.
+            call: what errors name.
         """
+        self._call = call
         self._send = send
         self._hurry = hurry
         self._progress = progress
@@ -77,7 +80,7 @@ class BulkWrite:
         try:
             result = future.result()
         except WriterError as error:
-            error.message = f"batch {index} of write_batches: {error.message}"
+            error.message = f"batch {index} of {self._call}: {error.message}"
             error.context["batch_index"] = index
             raise
         self._count(result)

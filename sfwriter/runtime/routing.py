@@ -36,7 +36,8 @@ def replaced_tables(config: WriterConfig, batch: EncodedBatch) -> frozenset[str]
         return frozenset()
     if not config.is_routed:
         return frozenset({config.table_fqn})
-    return frozenset({*batch.beside, *([config.table_fqn] if batch.rows.num_rows else [])})
+    quality = f"{config.table_schema}.{config.quality_table_name}"
+    return frozenset({*batch.beside, *([config.table_fqn] if batch.rows.num_rows else [])} - {quality})
 
 
 def tables_of(config: WriterConfig, batch: EncodedBatch, receipt: Receipt | None) -> dict[str, Any]:
