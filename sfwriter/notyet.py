@@ -33,28 +33,6 @@ class NotYet:
         del limit
         _refuse("get_table_history", "use DeltaTable(…).history() of deltalake; get_table_info tells the version")
 
-    def generate_summary_report(self, days: int = 7) -> NoReturn:
-        """Not available in this version."""
-        del days
-        _refuse("generate_summary_report", "query the table itself, for instance with DuckDB")
-
-    def analyze_performance_trends(self, days: int = 30) -> NoReturn:
-        """Not available in this version."""
-        del days
-        _refuse("analyze_performance_trends", "query the table itself, for instance with DuckDB")
-
-    def export_analytics_data(
-        self,
-        format: str = "json",  # noqa: A002  the reference's name
-        limit: int | None = 1000,
-        filters: Mapping[str, Any] | None = None,
-        *,
-        path: Any = None,
-    ) -> NoReturn:
-        """Not available in this version."""
-        del format, limit, filters, path
-        _refuse("export_analytics_data", "query the table itself, for instance with DuckDB")
-
 
 def _refuse(call: str, instead: str) -> NoReturn:
     raise WriterError(

@@ -16,10 +16,15 @@ import weakref
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sfwriter.analytics.export import Export, export_rows, make_folder
+from sfwriter.analytics.source import Window
+from sfwriter.analytics.summary import summary_report
+from sfwriter.analytics.trends import performance_trends
 from sfwriter.batch import KEY_PREFIX
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
@@ -43,6 +48,7 @@ from sfwriter.runtime.blueprint import (
     log_table_spec,
     quarantine_table_spec,
     retention_days,
+    warehouse_url,
 )
 from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, Series
@@ -65,11 +71,14 @@ if TYPE_CHECKING:
     from sfwriter.results import (
         BatchesResult,
         ExecutionBatchResult,
+        ExportResult,
         MemoryUsage,
         QualityResult,
         QuarantinedRow,
         ReplayResult,
+        SummaryReport,
         TableInfo,
+        TrendsResult,
         WriteResult,
         WriterMetricsResult,
     )
@@ -519,6 +528,74 @@ class LogWriter(NotYet):
         with self._gating:
             given = self._gate.judge(rows, None, max_bytes=self._max_bytes).rows.schema
         return pa.schema([*known, *(entry for entry in given if entry.name not in known.names)])
+
+    # ------------------------------------------------------------ reports
+
+    def generate_summary_report(self, days: float = 7) -> SummaryReport:
+        """Figures of the last days: see `sfwriter.analytics.summary`.
+
+        Args:
+            days: back from now, by a row's `start_time`, else `run_started_at`, else `logged_at`.
+
+        Raises:
+            WriterValidationError: `days` is no number above 0.
+            WriterTableError: the table cannot be read.
+        """
+        window = Window.of(days, self._clock.now())
+        self._check_process()
+        with self._reading:
+            return summary_report(self._log_table, window)
+
+    def analyze_performance_trends(self, days: float = 30) -> TrendsResult:
+        """How durations, success and validation rates develop: see `sfwriter.analytics.trends`.
+
+        Args:
+            days: as for `generate_summary_report`.
+
+        Raises:
+            WriterValidationError: `days` is no number above 0.
+            WriterTableError: the table cannot be read.
+        """
+        window = Window.of(days, self._clock.now())
+        self._check_process()
+        with self._reading:
+            return performance_trends(self._log_table, window)
+
+    def export_analytics_data(
+        self,
+        format: str = "json",  # noqa: A002  the reference's name
+        limit: int | None = 1000,
+        filters: Mapping[str, Any] | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+    ) -> ExportResult:
+        """Write rows to a file, newest first, in bounded memory.
+
+        Args:
+            format: `json` (one array), `jsonl`, `csv` or `parquet`.
+            limit: rows at most; None for all.
+            filters: column to a value or a list of values; None means null.
+            path: the file, which is replaced whole where it is there; None for a new one in the folder
+                `exports` of the warehouse.
+
+        Raises:
+            WriterValidationError: an argument is wrong.
+            WriterTableError: the table cannot be read, or the file not be written.
+        """
+        self._check_process()
+        folder = self._exports_folder() if path is None else None
+        wanted = Export.of(format, limit, filters, path, folder, self._export_name())
+        with self._reading:
+            if folder is not None and self._log_table.stats().exists:
+                make_folder(folder)
+            return export_rows(self._log_table, wanted)
+
+    def _exports_folder(self) -> Path | None:
+        warehouse = warehouse_url(self.config)
+        return None if "://" in warehouse else Path(warehouse) / "exports"
+
+    def _export_name(self) -> str:
+        return f"{self.config.table_fqn}-{self._clock.now():%Y%m%dT%H%M%SZ}"
 
     def get_metrics(self) -> WriterMetricsResult:
         """Counts, durations and memory since this writer began or was reset."""

@@ -1,0 +1,129 @@
+"""What happened in the last days: `generate_summary_report`.
+
+An execution is a row; a run is all rows of one `run_id`, and succeeds where all of them did. A row whose
+`success` is null did not succeed. Averages leave nulls out. `slowest_steps` are ordered by their average
+duration, `most_failing_steps` by their failures, both with ties by pipeline and step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sfwriter.analytics.source import rows_of, twice
+
+if TYPE_CHECKING:
+    from sfwriter.analytics.source import Window
+    from sfwriter.results import SummaryReport
+    from sfwriter.storage.engine import TableReader
+
+TOP = 10
+"""Steps in each list."""
+
+UNNAMED = "unknown"
+"""Where rows of a foreign writer have no phase."""
+
+_COLUMNS = (
+    "run_id", "pipeline_id", "phase", "step_name", "success", "duration_secs", "rows_processed", "rows_written",
+)  # fmt: skip
+
+# One pass over the rows, in two groupings; everything else is worked out from the groups.
+_GROUPS = """
+    CREATE TEMP TABLE groups AS
+    SELECT grouping(run_id) AS by_step, phase, pipeline_id, step_name,
+           count(run_id) AS named,
+           count(*) AS executions,
+           count(*) FILTER (success) AS successes,
+           count(duration_secs) AS timed,
+           sum(duration_secs) AS duration,
+           max(duration_secs) AS longest,
+           sum(rows_processed) AS processed,
+           sum(rows_written) AS written
+    FROM log GROUP BY GROUPING SETS ((run_id), (phase, pipeline_id, step_name))
+"""
+_TOTALS = """
+    SELECT coalesce(sum(executions), 0)::BIGINT, 100.0 * sum(successes) / sum(executions),
+           sum(duration) / nullif(sum(timed), 0),
+           coalesce(sum(processed), 0)::HUGEINT, coalesce(sum(written), 0)::HUGEINT
+    FROM groups WHERE by_step = 1
+"""
+_RUNS = """
+    SELECT count(*), 100.0 * count(*) FILTER (successes = executions) / nullif(count(*), 0)
+    FROM groups WHERE by_step = 0 AND named > 0
+"""
+_PHASES = f"""
+    SELECT coalesce(phase, '{UNNAMED}') AS phase, sum(executions)::BIGINT AS count
+    FROM groups WHERE by_step = 1 GROUP BY 1 ORDER BY 2 DESC, 1
+"""  # noqa: S608  a constant
+_STEPS = """
+    WITH steps AS (
+        SELECT pipeline_id, step_name, sum(executions)::BIGINT AS executions, sum(successes)::BIGINT AS successes,
+               sum(timed)::BIGINT AS timed, sum(duration) AS duration, max(longest) AS longest
+        FROM groups WHERE by_step = 1 GROUP BY ALL
+    )
+"""
+_SLOWEST = f"""{_STEPS}
+    SELECT step_name, pipeline_id, executions AS count, duration / timed AS average_duration_secs,
+           longest AS max_duration_secs
+    FROM steps WHERE timed > 0 ORDER BY average_duration_secs DESC, pipeline_id, step_name LIMIT {TOP}
+"""  # noqa: S608  constants
+_FAILING = f"""{_STEPS}
+    SELECT step_name, pipeline_id, executions AS count, executions - successes AS failures,
+           100.0 * (executions - successes) / executions AS failure_rate_percent
+    FROM steps WHERE executions > successes ORDER BY failures DESC, pipeline_id, step_name LIMIT {TOP}
+"""  # noqa: S608  constants
+
+
+def summary_report(table: TableReader, window: Window) -> SummaryReport:
+    """The report on the rows of the window; `report_available` is False where there is no table.
+
+    Raises:
+        WriterTableError: the table cannot be read.
+    """
+    return twice(lambda: _report(table, window))
+
+
+def _report(table: TableReader, window: Window) -> SummaryReport:
+    stats = table.stats()
+    if stats.schema is None:
+        return _NOTHING | {"report_available": False}
+    known = stats.schema.names
+    reader = table.scan([name for name in _COLUMNS if name in known], window.predicate(known))
+    with rows_of(reader, _COLUMNS) as log:
+        log.execute(_GROUPS)
+        executions, success, average, processed, written = log.execute(_TOTALS).fetchall()[0]
+        runs, run_success = log.execute(_RUNS).fetchall()[0]
+        return {
+            "report_available": True,
+            "total_executions": executions,
+            "success_rate_percent": success,
+            "average_duration_secs": average,
+            "total_rows_processed": int(processed),
+            "total_rows_written": int(written),
+            "phase_distribution": dict(log.execute(_PHASES).fetchall()),
+            "total_runs": runs,
+            "run_success_rate_percent": run_success,
+            "slowest_steps": dicts(log, _SLOWEST),
+            "most_failing_steps": dicts(log, _FAILING),
+        }
+
+
+def dicts(log: Any, query: str) -> list[dict[str, Any]]:
+    """The rows of a query of this library's own."""
+    found = log.execute(query)
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+_NOTHING: SummaryReport = {
+    "report_available": True,
+    "total_executions": 0,
+    "success_rate_percent": None,
+    "average_duration_secs": None,
+    "total_rows_processed": 0,
+    "total_rows_written": 0,
+    "phase_distribution": {},
+    "total_runs": 0,
+    "run_success_rate_percent": None,
+    "slowest_steps": [],
+    "most_failing_steps": [],
+}
