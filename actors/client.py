@@ -352,6 +352,9 @@ class LogClient(LogWriter):
         self._remote = channel
         self._begin(config, None, None, None)
 
+    def _open_keeper(self) -> None:
+        """The service cares for its tables itself."""
+
     def _open_channel(self) -> Channel:
         return self._remote
 

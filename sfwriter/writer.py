@@ -35,6 +35,8 @@ from sfwriter.ingest.jsontext import parse_row
 from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.limits import process_memory, usable_memory_bytes
+from sfwriter.maintenance.keeper import Keeper
+from sfwriter.maintenance.maintainer import Maintainer
 from sfwriter.metrics import MIB, WriterMetrics
 from sfwriter.modes import WriteMode
 from sfwriter.notyet import NotYet
@@ -72,7 +74,10 @@ if TYPE_CHECKING:
         BatchesResult,
         ExecutionBatchResult,
         ExportResult,
+        HistoryResult,
+        MaintainResult,
         MemoryUsage,
+        OptimizeResult,
         QualityResult,
         QuarantinedRow,
         ReplayResult,
@@ -166,6 +171,8 @@ class LogWriter(NotYet):
         )
         self._columns: pa.Schema | None = None
         self._know_columns(stats)
+        self._maintainer = Maintainer(self._log_table, self._clock, evolution=config.enable_schema_evolution)
+        self._keeper = self._open_keeper()
         self._channel = self._open_channel()
         usage = self._channel.usage()
         self._budget_bytes = usage.budget_bytes
@@ -184,6 +191,10 @@ class LogWriter(NotYet):
         # Threads hold the channel and not the writer: one that is forgotten takes them along.
         weakref.finalize(self, channel.let_go).atexit = False
         return channel
+
+    def _open_keeper(self) -> Keeper | None:
+        """What starts maintenance by itself; in the service that is not the clients' business."""
+        return Keeper(self._log_table, self._log) if self.config.enable_optimization else None
 
     # ------------------------------------------------------------ writing
 
@@ -529,6 +540,48 @@ class LogWriter(NotYet):
             given = self._gate.judge(rows, None, max_bytes=self._max_bytes).rows.schema
         return pa.schema([*known, *(entry for entry in given if entry.name not in known.names)])
 
+    # ------------------------------------------------------------ maintenance
+
+    def optimize_table(self, **options: bool) -> OptimizeResult:
+        """Rewrite the table's files so that queries and commits are faster; what gains nothing is not done.
+
+        Without options everything is looked at; with some, only what they switch on.
+
+        Args:
+            **options: `enable_partitioning` joins the small files of each partition up to
+                `max_file_size_mb`; `enable_compression` rewrites partitions with files of another codec than
+                `compression`; `enable_zordering` sorts partitions larger than one file by time and pipeline;
+                `enable_vacuum` deletes files that were replaced more than a week ago.
+
+        Raises:
+            WriterValidationError: an option is unknown, or not True or False.
+            WriterTableError: the table cannot be read or written, or others maintain it.
+        """
+        self._check_process()
+        return self._maintainer.optimize(options)
+
+    def maintain_table(self, maintenance_options: Mapping[str, Any] | None = None) -> MaintainResult:
+        """Carry out operations of maintenance; all of them where none is named.
+
+        Args:
+            maintenance_options: operation to True or False: `optimize` (joins small files, evens out codecs),
+                `vacuum` (a full one: also files that no version knows), `analyze` (figures of files and
+                log), `validate_schema`, `checkpoint`, `cleanup_log`; and `retention_hours` for `vacuum`.
+
+        Raises:
+            WriterValidationError: an operation is unknown; or `retention_hours` is shorter than staged files
+                may wait for their commit.
+            WriterTableError: the table cannot be read or written, or others maintain it.
+        """
+        self._check_process()
+        return self._maintainer.maintain(maintenance_options)
+
+    def get_table_history(self, limit: int = 10) -> HistoryResult:
+        """The latest versions, newest first; figures are None where the log no longer tells."""
+        _check_limit(limit)
+        self._check_process()
+        return self._maintainer.history(limit)
+
     # ------------------------------------------------------------ reports
 
     def generate_summary_report(self, days: float = 7) -> SummaryReport:
@@ -625,6 +678,8 @@ class LogWriter(NotYet):
         """Settle what was submitted and let go of threads and handles. A second call does nothing."""
         if os.getpid() == self._process:
             self._channel.close()
+            if self._keeper is not None:
+                self._keeper.close()
 
     def __enter__(self) -> Self:
         """The writer itself."""
@@ -648,6 +703,8 @@ class LogWriter(NotYet):
         except WriterError as error:
             self._log.info("{}: a call failed: {}", self._log_table.spec.name, error.message)
             raise
+        if self._keeper is not None:
+            self._keeper.written()
         told = self._log.warning if result["quarantined_rows"] else self._log.info
         told(
             "{}: {} rows written as version {} (batch {}), {} quarantined{}",

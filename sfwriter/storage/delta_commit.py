@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 _COMMITS_PER_TIDYING = 1_000
 """Dropping expired log entries lists the whole log: up to 50 ms."""
 
-_RETENTION_SHARE = 0.5
+RETENTION_SHARE = 0.5
 """A staged file older than this share of the deleted-file retention is not committed: VACUUM may be at it."""
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -226,8 +226,8 @@ class Committer:
         return actions
 
     def _oldest_ms(self, table: DeltaTable) -> float:
-        retention_ms = _retention_ms(table.metadata().configuration.get("delta.deletedFileRetentionDuration"))
-        return self._now_ms() - retention_ms * _RETENTION_SHARE
+        retention_ms = retention_of_ms(table.metadata().configuration.get("delta.deletedFileRetentionDuration"))
+        return self._now_ms() - retention_ms * RETENTION_SHARE
 
     def _properties(self, group: CommitGroup) -> CommitProperties:
         now_ms = self._now_ms()
@@ -333,7 +333,7 @@ _UNIT_MS = {"millisecond": 1, "second": 1_000, "minute": 60_000, "hour": 3_600_0
 _WEEK_MS = 604_800_000
 
 
-def _retention_ms(text: str | None) -> float:
+def retention_of_ms(text: str | None) -> float:
     """A Delta interval in milliseconds; one week, Delta's default, where it is not given."""
     found = _INTERVAL.match(text.strip()) if text else None
     if found is None or found[2].lower() not in _UNIT_MS:

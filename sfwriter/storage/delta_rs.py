@@ -21,6 +21,7 @@ from sfwriter.storage.creation import create_table
 from sfwriter.storage.delta_commit import Committer, LogMemory, partition_clash
 from sfwriter.storage.delta_features import check_writable_table
 from sfwriter.storage.delta_log import DeltaHandle, LogDisk, TableIdentity, open_table
+from sfwriter.storage.delta_maintain import DeltaMaintainer
 from sfwriter.storage.delta_read import arrow_schema, scan_table, stats_of
 from sfwriter.storage.engine import Checkpoint, TableStats, Watermark
 from sfwriter.storage.faults import reported_by_delta
@@ -64,6 +65,7 @@ class DeltaRsTable:
         self._committer = Committer(spec, self._identity, self._disk, self._memory, clock)
         # A handle of its own: a look-up must not wait behind a commit that hangs.
         self._looker = DeltaHandle(spec, self._identity, clock)
+        self._maintainer = DeltaMaintainer(spec, self._identity, self._disk, clock)
         self._commit_lock = threading.Lock()
         self._look_lock = threading.Lock()
 
@@ -146,13 +148,8 @@ class DeltaRsTable:
         self._spec = replace(self._spec, partition_columns=found)
 
     def run(self, action: Any) -> Mapping[str, Any]:
-        """Carry out `Checkpoint`; every other action is a `WriterTableError` for now."""
-        if not isinstance(action, Checkpoint):
-            raise WriterTableError(
-                f"{type(action).__name__} is not available yet on the engine {DeltaRsEngine.name}.",
-                context={"table": self._spec.name, "action": type(action).__name__},
-                suggestions=["Only Checkpoint is there today."],
-                code="not_available",
-            )
-        with self._commit_lock:
-            return {"version": self._committer.checkpoint()}
+        """Carry out an action of `sfwriter.storage.engine`; writing goes on meanwhile."""
+        if isinstance(action, Checkpoint):
+            with self._commit_lock:
+                return {"version": self._committer.checkpoint()}
+        return self._maintainer.run(action)

@@ -201,7 +201,90 @@ class TableStats:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An action of `TableMaintainer.run`: write a checkpoint, and drop log entries that have expired."""
+    """An action of `TableMaintainer.run`: write a checkpoint, and drop log entries that have expired.
+
+    Figures: `version`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """An action that changes nothing: how the files lie.
+
+    Figures: `partitions` (a text that names the partition, to `Partition`), `retention_hours` (of deleted
+    files), `safe_retention_hours` (no file younger than that may be deleted: a commit may still name it),
+    `writes_since_sorted` (None where the log knows of no sorting), `log_entries`, `without_statistics` (files).
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The live files of one partition.
+
+    Attributes:
+        filters: what selects it, as delta-rs takes it; empty for a table without partitions.
+        sizes: bytes of each file.
+        rows: in all of them.
+        codecs: compression of the files, each once, in lower case.
+    """
+
+    filters: tuple[tuple[str, str, str], ...]
+    sizes: tuple[int, ...]
+    rows: int
+    codecs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """An action: join the small files of one partition. Figures: `files_added`, `files_removed`, `version`."""
+
+    filters: tuple[tuple[str, str, str], ...]
+    target_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """An action: rewrite one partition, Z-ordered by columns. Figures as `Compact`."""
+
+    filters: tuple[tuple[str, str, str], ...]
+    columns: tuple[str, ...]
+    target_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vacuum:
+    """An action: delete files that no version within the retention needs.
+
+    Figures: `files_deleted` (their paths), `version`.
+
+    Attributes:
+        retention_hours: files that were removed, or are unknown, since less than that stay.
+        full: look through the folder for files that the log does not know, and for what killed writers left.
+        dry_run: only say what would go.
+    """
+
+    retention_hours: float
+    full: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """An action that changes nothing: the newest versions. Figures: `versions`, a list of `Version`."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a table; None where the log no longer tells."""
+
+    version: int
+    timestamp_ms: int | None
+    operation: str
+    rows: int | None
+    size_bytes: int | None
+    user_metadata: Mapping[str, Any]
 
 
 class CommitConflict(Exception):  # noqa: N818  an outcome, not a failure

@@ -1,0 +1,1 @@
+"""Care for a table: what is worth doing, and doing it."""

@@ -1,0 +1,350 @@
+"""Maintenance of a Delta table through delta-rs: joining, sorting and deleting files, and looking back.
+
+Receives: actions of `sfwriter.storage.engine`.
+Produces: their figures.
+Guarantees: one action at a time for each table, across processes of one machine too; each works on a fresh
+    handle; what it wrote is flushed to the disk; rows, producers' numbers and marks are the same afterwards.
+    Writers go on meanwhile: appends and rewritings do not conflict.
+Never does: decide whether an action pays.
+
+Tables in an object store have no lock between processes: there delta-rs itself refuses the second of two
+rewritings of the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from deltalake import PostCommitHookProperties, WriterProperties
+from deltalake.exceptions import CommitFailedError
+
+from sfwriter.exceptions import WriterTableError
+from sfwriter.storage.delta_commit import RETENTION_SHARE, retention_of_ms
+from sfwriter.storage.delta_log import entry_path, open_table
+from sfwriter.storage.engine import Compact, History, Partition, Sort, Survey, Vacuum, Version
+from sfwriter.storage.faults import reported, reported_by_delta
+from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from deltalake import DeltaTable
+
+    from sfwriter.clock import Clock
+    from sfwriter.storage.delta_log import LogDisk, TableIdentity
+    from sfwriter.storage.engine import TableSpec
+
+LOCK_NAME = ".maintenance.lock"
+"""In the log's folder, where neither VACUUM nor a reader looks."""
+
+LOCK_PATIENCE_S = 30.0
+_LOCK_PAUSE_S = 0.05
+_CONFLICT_TRIES = 3
+_SORT_SPILL_BYTES = 256 << 20
+_HOUR_MS = 3_600_000.0
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_CODEC = re.compile(r"\.(snappy|zstd|lz4|lz4_raw|gzip|gz|none|uncompressed)\.parquet$")
+_SAME_CODEC = {"lz4_raw": "lz4", "gz": "gzip", "uncompressed": "none"}
+_CODECS: dict[str, Any] = {
+    "snappy": "SNAPPY", "zstd": "ZSTD", "lz4": "LZ4_RAW", "gzip": "GZIP", "none": "UNCOMPRESSED",
+}  # fmt: skip
+_LEFTOVER = ".*.tmp"
+"""What `sfwriter.storage.place` names a file that is being written."""
+
+_LOOKED_BACK = 1_000
+"""Versions among which the last sorting is looked for."""
+
+
+class DeltaMaintainer:
+    """Carries out actions on one table. Thread-safe: they take turns."""
+
+    def __init__(self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, clock: Clock) -> None:
+        """Touch nothing yet."""
+        self._spec = spec
+        self._identity = identity
+        self._disk = disk
+        self._clock = clock
+        self._root = local_root(spec.location)
+        self._place = place_of(spec)
+        self._lock = threading.Lock()
+
+    def run(self, action: Any) -> Mapping[str, Any]:
+        """Carry out an action.
+
+        Raises:
+            WriterTableError: there is no table; others maintain it for longer than `LOCK_PATIENCE_S`; or it failed,
+                and then the table is as it was before the action.
+        """
+        if isinstance(action, History):
+            return self._history(self._opened(), action.limit)
+        if isinstance(action, Survey):
+            return self._survey(self._opened())
+        with self._alone():
+            if isinstance(action, Vacuum):
+                return self._vacuum(action)
+            return self._rewritten(action)
+
+    # ------------------------------------------------------------ looking
+
+    def _opened(self) -> DeltaTable:
+        table = open_table(self._spec, with_files=True)
+        self._identity.check(table)
+        if table is None:
+            raise WriterTableError(
+                f"There is no table {self._spec.name} at {self._spec.location}.",
+                context={"table": self._spec.name, "location": self._spec.location},
+                suggestions=["Write to it first, or correct the name."],
+                code="table_missing",
+            )
+        return table
+
+    def _survey(self, table: DeltaTable) -> Mapping[str, Any]:
+        with reported_by_delta("read the log of", self._spec):
+            files = _files_of(table)
+            metadata = table.metadata()
+            retention_ms = retention_of_ms(metadata.configuration.get("delta.deletedFileRetentionDuration"))
+            history = table.history(_LOOKED_BACK)
+        names = list(metadata.partition_columns)
+        found: dict[str, list[dict[str, Any]]] = {}
+        keys = _keys(names)
+        for row in files.select([name for name in files.column_names if name in {*_WANTED, *keys}]).to_pylist():
+            partition = "/".join(f"{name}={row[key]}" for name, key in zip(names, keys, strict=True))
+            found.setdefault(partition, []).append(row)
+        return {
+            "partitions": {name: _partition(names, group) for name, group in found.items()},
+            "retention_hours": retention_ms / _HOUR_MS,
+            "safe_retention_hours": RETENTION_SHARE * retention_ms / _HOUR_MS,
+            "writes_since_sorted": _writes_since_sorted(history),
+            "log_entries": self._log_entries(),
+            "without_statistics": sum(row.get("num_records") is None for group in found.values() for row in group),
+        }
+
+    def _log_entries(self) -> int | None:
+        if self._root is None:
+            return None
+        return sum(1 for path in (self._root / LOG_FOLDER).glob("*.json") if path.stem.isdigit())
+
+    def _history(self, table: DeltaTable, limit: int) -> Mapping[str, Any]:
+        with reported_by_delta("read the history of", self._spec):
+            entries = table.history(limit)
+            known = _totals(table)
+        versions = []
+        for entry in entries:
+            number = int(entry["version"])
+            operation = str(entry.get("operation", "unknown"))
+            versions.append(Version(number, entry.get("timestamp"), operation, *known, _notes(entry)))
+            known = self._totals_before(number, known)
+        return {"versions": versions}
+
+    def _totals_before(self, version: int, known: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
+        """Rows and bytes of the version before, from what this one's log entry added and removed."""
+        if version == 0:
+            return None, None
+        try:
+            with self._place.open(entry_path(version)) as source:
+                actions = [json.loads(line) for line in source.read().splitlines() if line.strip()]
+        except OSError:
+            return self._totals_at(version - 1)
+        added = [action["add"] for action in actions if "add" in action]
+        removed = [action["remove"] for action in actions if "remove" in action]
+        counts = [
+            json.loads(add.get("stats") or "{}").get("numRecords") for add in added if add.get("dataChange", True)
+        ]
+        sizes = [remove.get("size") for remove in removed]
+        rows, size = known
+        if rows is None or size is None or None in counts or None in sizes or any(
+            remove.get("dataChange", True) for remove in removed
+        ):  # fmt: skip
+            return self._totals_at(version - 1)
+        return rows - sum(counts), size - sum(add["size"] for add in added) + sum(sizes)
+
+    def _totals_at(self, version: int) -> tuple[int | None, int | None]:
+        """Rows and bytes of a version; None where its log entries are tidied away."""
+        try:
+            table = self._opened()
+            table.load_as_version(version)
+            return _totals(table)
+        except Exception:  # noqa: BLE001  delta-rs raises many kinds for entries that are gone
+            return None, None
+
+    # ------------------------------------------------------------ changing
+
+    def _rewritten(self, action: Compact | Sort) -> Mapping[str, Any]:
+        for attempt in range(_CONFLICT_TRIES):
+            table = self._opened()
+            before = set(table.file_uris())
+            with reported_by_delta("optimize", self._spec):
+                try:
+                    figures = self._rewrite(table, action)
+                except CommitFailedError as error:
+                    if attempt + 1 < _CONFLICT_TRIES:
+                        continue  # another writer was in the way, and nothing landed: look again
+                    raise WriterTableError(
+                        f"{self._spec.name} could not be optimized: others changed the same files {attempt + 1} times.",
+                        context={"table": self._spec.name},
+                        suggestions=["Try again when fewer writers replace or delete rows."],
+                        code="conflict",
+                        retriable=True,
+                    ) from error
+            table = self._opened()
+            self._flush(set(table.file_uris()) - before, table.version())
+            added, removed = int(figures["numFilesAdded"]), int(figures["numFilesRemoved"])
+            return {"files_added": added, "files_removed": removed, "version": table.version()}
+        raise AssertionError("the last try raises")
+
+    def _rewrite(self, table: DeltaTable, action: Compact | Sort) -> Mapping[str, Any]:
+        common: dict[str, Any] = {
+            "partition_filters": list(action.filters) or None,
+            "target_size": action.target_bytes,
+            "max_concurrent_tasks": 1,
+            "writer_properties": WriterProperties(
+                compression=_CODECS[self._spec.compression],
+                compression_level=1 if self._spec.compression == "zstd" else None,
+            ),
+            "post_commithook_properties": _NO_HOOKS,
+        }
+        if isinstance(action, Compact):
+            return table.optimize.compact(**common)
+        return table.optimize.z_order(list(action.columns), max_spill_size=_SORT_SPILL_BYTES, **common)
+
+    def _vacuum(self, action: Vacuum) -> Mapping[str, Any]:
+        table = self._opened()
+        with reported_by_delta("vacuum", self._spec):
+            deleted = table.vacuum(
+                # Whole hours, never fewer than asked for.
+                retention_hours=-int(-action.retention_hours // 1),
+                dry_run=action.dry_run,
+                enforce_retention_duration=False,  # the plan has compared it with what commits may still name
+                full=action.full,
+                post_commithook_properties=_NO_HOOKS,
+            )
+        if action.full and self._root is not None:
+            deleted = [*deleted, *self._swept(self._root, action)]
+        if not action.dry_run:
+            table = self._opened()
+            self._flush(set(), table.version())
+        return {"files_deleted": sorted(deleted), "version": table.version()}
+
+    def _swept(self, root: Path, action: Vacuum) -> list[str]:
+        """What writers that were killed left under hidden names."""
+        oldest = self._clock.now().timestamp() - action.retention_hours * 3600
+        swept = []
+        with reported("vacuum", self._spec):
+            for path in root.rglob(_LEFTOVER):
+                if path.is_file() and path.stat().st_mtime < oldest:
+                    swept.append(str(path.relative_to(root)))
+                    if not action.dry_run:
+                        path.unlink(missing_ok=True)
+        return swept
+
+    def _flush(self, uris: set[str], version: int) -> None:
+        if self._root is None or not self._spec.fsync:
+            return
+        with reported("flush", self._spec):
+            paths = [self._root / path for path in _relative(uris, self._root)]
+            for path in (*paths, *{path.parent for path in paths}):
+                fsync_path(path)
+            self._disk.settle(version)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the table's maintenance, or say that others do."""
+        with self._lock:
+            if self._root is None:
+                yield
+                return
+            self._opened()
+            with reported("maintain", self._spec), (self._root / LOG_FOLDER / LOCK_NAME).open("a") as file:
+                self._wait_for(file)
+                yield  # the lock goes with the file, and with the process
+
+    def _wait_for(self, file: Any) -> None:
+        until = self._clock.monotonic() + LOCK_PATIENCE_S
+        while not _locked(file):
+            if self._clock.monotonic() >= until:
+                raise WriterTableError(
+                    f"{self._spec.name} has been maintained by another process for {LOCK_PATIENCE_S:g} s and more.",
+                    context={"table": self._spec.name},
+                    suggestions=["Wait for it to end; one at a time is enough."],
+                    code="maintained_elsewhere",
+                    retriable=True,
+                )
+            self._clock.sleep(_LOCK_PAUSE_S)
+
+
+def _locked(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+_WANTED = {"path", "size_bytes", "num_records"}
+
+
+def _keys(names: list[str]) -> list[str]:
+    """How the list of files names partition columns."""
+    return [f"partition.{name}" for name in names]
+
+
+def _files_of(table: DeltaTable) -> pa.Table:
+    # Not `pa.table(…)`, which imports pandas to see whether this is a frame.
+    return pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+
+
+def _totals(table: DeltaTable) -> tuple[int | None, int | None]:
+    """Rows and bytes of all live files; rows are None where a file has no count."""
+    files = _files_of(table)
+    counts = files.column("num_records").to_pylist() if "num_records" in files.column_names else [None] * len(files)
+    return None if None in counts else sum(counts), sum(files.column("size_bytes").to_pylist())
+
+
+def _partition(names: list[str], files: list[dict[str, Any]]) -> Partition:
+    values = [files[0][key] for key in _keys(names)]
+    codecs = [found[1] for file in files if (found := _CODEC.search(file["path"]))]
+    return Partition(
+        # An empty value is how a filter of delta-rs says null.
+        filters=tuple(
+            (name, "=", "" if value is None else str(value)) for name, value in zip(names, values, strict=True)
+        ),
+        sizes=tuple(file["size_bytes"] for file in files),
+        rows=sum(file.get("num_records") or 0 for file in files),
+        codecs=frozenset(_SAME_CODEC.get(codec, codec) for codec in codecs),
+    )
+
+
+def _writes_since_sorted(history: list[dict[str, Any]]) -> int | None:
+    """Writes in a history, the newest first, before the latest Z-ordering; None where there is none."""
+    writes = 0
+    for entry in history:
+        if entry.get("operation") == "OPTIMIZE" and "zOrderBy" in (entry.get("operationParameters") or {}):
+            return writes
+        writes += entry.get("operation") == "WRITE"
+    return None
+
+
+def _notes(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the writer of a version noted with it."""
+    text = entry.get("userMetadata")
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return {"text": text}
+    return found if isinstance(found, dict) else {"text": text}
+
+
+def _relative(uris: set[str], root: Path) -> list[str]:
+    from urllib.parse import unquote, urlparse
+
+    paths = [unquote(urlparse(uri).path) if uri.startswith("file:") else uri for uri in uris]
+    return [path.removeprefix(str(root)).lstrip("/") for path in paths]
