@@ -175,11 +175,16 @@ class Anomaly(TypedDict):
 
 
 class AnomalyResult(TypedDict):
-    """What `detect_anomalies` answers."""
+    """What `detect_anomalies` answers.
+
+    `history_too_short` has a dict (`pipeline_id`, `step_name`, `run_mode`, `earlier_runs`) for each step that
+    could not be judged.
+    """
 
     anomalies_detected: bool
     anomaly_count: int
     anomalies: list[Anomaly]
+    history_too_short: list[dict[str, Any]]
 
 
 class OptimizeResult(TypedDict):

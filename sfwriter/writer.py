@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sfwriter.analytics.export import Export, export_rows, make_folder
-from sfwriter.analytics.source import Window
 from sfwriter.analytics.summary import summary_report
 from sfwriter.analytics.trends import performance_trends
+from sfwriter.analytics.window import Window
+from sfwriter.anomaly.watch import Watch
 from sfwriter.batch import KEY_PREFIX
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
@@ -39,7 +40,6 @@ from sfwriter.maintenance.keeper import Keeper
 from sfwriter.maintenance.maintainer import Maintainer
 from sfwriter.metrics import MIB, WriterMetrics
 from sfwriter.modes import WriteMode
-from sfwriter.notyet import NotYet
 from sfwriter.options import Rules
 from sfwriter.quality.rules import RulesError, RuleSet
 from sfwriter.quality.verdict import Judged
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from sfwriter.clock import Clock
     from sfwriter.ingest.gate import Gated
     from sfwriter.results import (
+        AnomalyResult,
         BatchesResult,
         ExecutionBatchResult,
         ExportResult,
@@ -101,7 +102,7 @@ class _Call(Future["WriteResult"]):
     delivery: Future[Receipt] | None = None
 
 
-class LogWriter(NotYet):
+class LogWriter:
     """Writes log rows to one Delta table, each acknowledged row exactly once. Thread-safe.
 
     Example:
@@ -144,7 +145,6 @@ class LogWriter(NotYet):
         return writer
 
     def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:
-        _refuse_unavailable(config)
         self.config = config
         self._clock: Clock = clock or SystemClock()
         self._engine = engine or _embedded_engine()
@@ -171,6 +171,7 @@ class LogWriter(NotYet):
         )
         self._columns: pa.Schema | None = None
         self._know_columns(stats)
+        self._watch = Watch(self._log_table, self._clock)
         self._maintainer = Maintainer(self._log_table, self._clock, evolution=config.enable_schema_evolution)
         self._keeper = self._open_keeper()
         self._channel = self._open_channel()
@@ -540,6 +541,25 @@ class LogWriter(NotYet):
             given = self._gate.judge(rows, None, max_bytes=self._max_bytes).rows.schema
         return pa.schema([*known, *(entry for entry in given if entry.name not in known.names)])
 
+    def detect_anomalies(self, log_rows: Any) -> AnomalyResult:
+        """Compare rows with the history of their steps, and write nothing: see `sfwriter.anomaly`.
+
+        Each row is judged by the earlier runs of the same pipeline, step and run mode, of which it takes
+        eight; where there is no table yet, by the other rows given.
+
+        Args:
+            log_rows: as `write_log_rows` takes them.
+
+        Raises:
+            WriterValidationError: it is nothing that holds rows.
+            WriterTableError: the table cannot be read.
+        """
+        self._check_process()
+        read = self._read(log_rows)
+        with self._gating:
+            rows = self._gate.judge(read, None, max_bytes=self._max_bytes).rows
+        return self._watch.check(rows)
+
     # ------------------------------------------------------------ maintenance
 
     def optimize_table(self, **options: bool) -> OptimizeResult:
@@ -754,6 +774,8 @@ class LogWriter(NotYet):
         try:
             gated = encode()
             findings = self._examiner.findings(gated.judged, gated.batch.run_id)
+            if self.config.enable_anomaly_detection:
+                findings = replace(findings, anomalies=self._anomalies_of(gated))
         except WriterError as error:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
@@ -793,11 +815,21 @@ class LogWriter(NotYet):
         inner.add_done_callback(lambda done: self._settle(future, done, gated, findings, started))
         return future
 
+    def _anomalies_of(self, gated: Gated) -> AnomalyResult | None:
+        """What is unusual about the rows; None where that could not be found out, which fails no write."""
+        try:
+            return self._watch.check(gated.batch.rows)
+        except WriterError as error:
+            self._log.warning("{}: anomalies not looked for: {}", self._log_table.spec.name, error.message)
+            return None
+
     def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
         future.delivery = None
         error = done.exception()
         if error is None:
+            if findings.anomalies is not None:
+                self._watch.remember(gated.batch.rows)
             future.set_result(self._result(gated, findings, done.result(), started))
             return
         self._metrics.failed(self._clock.monotonic() - started)
@@ -937,23 +969,6 @@ def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
             suggestions=["leave spark out: LogWriter(config=config) writes the same tables without a JVM"],
         )
     return config or WriterConfig()
-
-
-def _refuse_unavailable(config: WriterConfig) -> None:
-    """Refuse options that would change nothing yet: an option that does nothing is a trap."""
-    unset = WriterConfig()
-    asked = {
-        **{name: getattr(config, name) != getattr(unset, name) for name in _NOT_YET},
-    }
-    names = [name for name, is_asked in asked.items() if is_asked]
-    if names:
-        problems = [f"{name}={getattr(config, name)!r} is not available in this version" for name in names]
-        raise WriterConfigurationError(
-            "; ".join(problems), problems=problems, suggestions=[f"leave out {', '.join(names)}"]
-        )
-
-
-_NOT_YET = ("enable_anomaly_detection",)
 
 
 def _embedded_engine() -> Engine:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.analytics.source import quoted, rows_of, twice
 from sfwriter.exceptions import WriterTableError, WriterValidationError
+from sfwriter.runtime.query import quoted, rows_of, twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

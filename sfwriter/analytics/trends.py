@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.analytics.source import TIMES, rows_of, twice
+from sfwriter.runtime.query import TIMES, rows_of, twice
 
 if TYPE_CHECKING:
-    from sfwriter.analytics.source import Window
+    from sfwriter.analytics.window import Window
     from sfwriter.results import TrendsResult
     from sfwriter.storage.engine import TableReader
 

@@ -325,7 +325,10 @@ def _writes_since_sorted(history: list[dict[str, Any]]) -> int | None:
     """Writes in a history, the newest first, before the latest Z-ordering; None where there is none."""
     writes = 0
     for entry in history:
-        if entry.get("operation") == "OPTIMIZE" and "zOrderBy" in (entry.get("operationParameters") or {}):
+        # delta-rs tells it among the figures, Spark among the parameters.
+        by_delta_rs = (entry.get("operationMetrics") or {}).get("plannerStrategy") == "zOrder"
+        by_spark = (entry.get("operationParameters") or {}).get("zOrderBy", "[]") != "[]"
+        if entry.get("operation") == "OPTIMIZE" and (by_delta_rs or by_spark):
             return writes
         writes += entry.get("operation") == "WRITE"
     return None

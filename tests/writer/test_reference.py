@@ -252,40 +252,6 @@ def test_the_base_exception_has_context_and_suggestions(open_writer) -> None:
     assert caught.value.suggestions
 
 
-LATER = {
-    "validate_log_data_quality": {"log_rows": [], "validation_rules": None},
-    "detect_anomalies": {"log_rows": []},
-    "optimize_table": {"enable_partitioning": True, "enable_vacuum": True},
-    "maintain_table": {"maintenance_options": {"vacuum": True}},
-    "get_table_history": {"limit": 20},
-    "generate_summary_report": {"days": 30},
-    "analyze_performance_trends": {"days": 90},
-    "export_analytics_data": {"format": "json", "limit": 1000, "filters": {"phase": "bronze"}},
-    "replay_quarantine": {"repair": None, "limit": None},
-}
-
-
-@pytest.mark.parametrize("call", LATER)
-def test_calls_of_a_later_version_say_so(open_writer, call) -> None:
-    with pytest.raises(WriterError, match=f"{call} is not available in this version") as caught:
-        getattr(open_writer(), call)(**LATER[call])
-    assert caught.value.suggestions
-    assert caught.value.code == "not_available"
-
-
-def test_options_of_a_later_version_are_refused_together(config) -> None:
-    asked = {
-        "log_data_quality_results": True,
-        "enable_anomaly_detection": True,
-        "validation_rules": {"duration_secs": ["duration_secs >= 0"]},
-    }
-    with pytest.raises(WriterConfigurationError) as caught:
-        LogWriter(config=config(**asked))
-    assert all(name in str(caught.value) for name in asked)
-    assert len(caught.value.problems) == len(asked)
-    assert caught.value.suggestions
-
-
 def test_the_constructor_takes_none_for_spark_and_names_what_else_it_was_given(config) -> None:
     LogWriter(None, config()).close()
     parameters = list(inspect.signature(LogWriter.__init__).parameters)

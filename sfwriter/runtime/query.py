@@ -1,9 +1,9 @@
-"""The rows that a report looks at, streamed out of a table into DuckDB.
+"""Rows of a table in DuckDB, for questions that group and sort.
 
-Receives: a table of any engine, the columns that a report needs, and its window.
+Receives: a stream of rows from a table of any engine.
 Produces: a DuckDB connection with the rows as the view `log`, to be read once.
-Guarantees: rows outside the window's files are not read; columns that a table lacks are null; memory is
-    bounded by `MEMORY`, beyond which DuckDB spills into a folder that goes with the connection.
+Guarantees: columns that a table lacks are null; memory is bounded by `MEMORY`, beyond which DuckDB spills into
+    a folder that goes with the connection.
 Never does: take a user's text into a query.
 """
 
@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sfwriter.exceptions import WriterError, WriterTableError, WriterValidationError
+from sfwriter.exceptions import WriterError, WriterTableError
 from sfwriter.schema import LOG_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
     from typing import TypeVar
 
     Answer = TypeVar("Answer")
@@ -30,39 +27,6 @@ if TYPE_CHECKING:
 MEMORY = "700MB"
 TIMES = ("start_time", "run_started_at", "logged_at")
 """When a row happened: the first of these that it has."""
-
-MAX_DAYS = 36_500
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The rows since some days before now.
-
-    Attributes:
-        since: the earliest moment in it, UTC.
-    """
-
-    since: datetime
-
-    @classmethod
-    def of(cls, days: Any, now: datetime) -> Window:
-        """The last `days` days; `WriterValidationError` where they are no number from 0 (left out) to 36,500."""
-        if isinstance(days, bool) or not isinstance(days, (int, float)) or not 0 < days <= MAX_DAYS:
-            raise WriterValidationError(
-                f"days is {days!r}, expected a number above 0, at most {MAX_DAYS}",
-                context={"field": "days", "value": repr(days)},
-                suggestions=["e.g. days=7"],
-            )
-        return cls(now - timedelta(days=days))
-
-    def predicate(self, known: Sequence[str]) -> str:
-        """The rows in it, for `TableReader.scan`: of the columns that are there the first that is not null counts."""
-        limit = f"TIMESTAMP '{self.since.isoformat()}'"
-        found = "FALSE"
-        for name in reversed([name for name in TIMES if name in known]):
-            later = f'"{name}" >= {limit}'
-            found = later if found == "FALSE" else f'({later} OR ("{name}" IS NULL AND {found}))'
-        return found
 
 
 @contextmanager

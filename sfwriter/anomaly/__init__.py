@@ -1,0 +1,1 @@
+"""Rows that are unlike the history of their step."""
