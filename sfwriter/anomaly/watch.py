@@ -36,8 +36,8 @@ _NUMBERS = ("duration_secs", "rows_processed", "validation_rate")
 _COLUMNS = ("run_id", "pipeline_id", "step_name", "run_mode", "success", *_NUMBERS, *TIMES)
 
 _NEWEST = f"""
-    SELECT pipeline_id, run_mode, step_name, run_id, epoch(moment)::DOUBLE AS happened_at, duration_secs, rows_processed,
-           validation_rate, coalesce(success, true) AS success
+    SELECT pipeline_id, run_mode, step_name, run_id, epoch(moment)::DOUBLE AS happened_at, duration_secs,
+           rows_processed, validation_rate, coalesce(success, true) AS success
     FROM (SELECT *, coalesce({", ".join(TIMES)}) AS moment FROM log)
     QUALIFY row_number() OVER (PARTITION BY pipeline_id, run_mode, step_name ORDER BY moment DESC) <= {KEPT}
     ORDER BY happened_at
