@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import acks, backfill, core, memory, service, start
+from benchmarks.cases import acks, backfill, care, core, judging, memory, questions, service, start
 
 CASES = {
     case.name: case
@@ -16,5 +16,10 @@ CASES = {
         acks.COMMIT,
         service.ACKS,
         memory.CASE,
+        judging.RULES,
+        judging.ANOMALIES,
+        care.CASE,
+        questions.REPORTS,
+        questions.EXPORT,
     )
 }
