@@ -172,7 +172,12 @@ class LogWriter:
         self._columns: pa.Schema | None = None
         self._know_columns(stats)
         self._watch = Watch(self._log_table, self._clock)
-        self._maintainer = Maintainer(self._log_table, self._clock, evolution=config.enable_schema_evolution)
+        self._maintainer = Maintainer(
+            self._log_table,
+            self._clock,
+            evolution=config.enable_schema_evolution,
+            sorting=config.auto_optimize_schema,
+        )
         self._keeper = self._open_keeper()
         self._channel = self._open_channel()
         usage = self._channel.usage()

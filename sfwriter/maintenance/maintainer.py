@@ -36,8 +36,16 @@ MAX_HOURS = 24 * 36_500
 class Maintainer:
     """Maintains one table. Thread-safe as far as the table's `run` is."""
 
-    def __init__(self, table: Table, clock: Clock, *, evolution: bool) -> None:
-        """`evolution`: whether columns beside the log's are in order."""
+    def __init__(self, table: Table, clock: Clock, *, evolution: bool, sorting: bool) -> None:
+        """Prepare for a table.
+
+        Args:
+            table: it.
+            clock: for durations.
+            evolution: whether columns beside the log's are in order.
+            sorting: whether columns to sort by are chosen (`auto_optimize_schema`).
+        """
+        self._sorting = sorting
         self._table = table
         self._clock = clock
         self._evolution = evolution
@@ -139,6 +147,8 @@ class Maintainer:
         elif name == "compression":
             jobs = recompressions(partitions, spec.compression, target)
             reason = f"every file is compressed by {spec.compression}"
+        elif not self._sorting:
+            return {}, "auto_optimize_schema is off, which chooses the columns to sort by"
         else:
             jobs = sortings(partitions, target, survey["writes_since_sorted"])
             reason = (

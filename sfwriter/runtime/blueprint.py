@@ -33,6 +33,9 @@ MIB = 2**20
 RETENTION_PROPERTY = "delta.setTransactionRetentionDuration"
 _UNIT_DAYS = {"week": 7.0, "day": 1.0, "hour": 1 / 24, "minute": 1 / 1440, "second": 1 / 86_400}
 
+DELTA_STATISTICS_COLUMNS = 32
+"""`delta.dataSkippingNumIndexedCols` by default."""
+
 JOBS_PER_SLOT = 2
 """A job that is staged while the next one is collected, for each thread: what the budget must have room for."""
 
@@ -109,14 +112,18 @@ def retention_days(stats: TableStats, config: WriterConfig) -> float:
 def _spec(
     config: WriterConfig, name: str, schema: pa.Schema, stamps: dict[str, str], partition_columns: tuple[str, ...]
 ) -> TableSpec:
+    # Without the choice: Delta's own default (statistics of the first 32 columns), and Parquet's (all text encoded).
+    chosen = config.auto_optimize_schema
+    counted = STATISTICS_COLUMNS if chosen else schema.names[:DELTA_STATISTICS_COLUMNS]
+    encoded = LOW_CARDINALITY if chosen else [entry.name for entry in schema if entry.type == "string"]
     return TableSpec(
         name=f"{config.table_schema}.{name}",
         location=f"{warehouse_url(config)}/{config.table_schema}/{name}",
         schema=schema,
         partition_columns=partition_columns,
         stamps=stamps,
-        statistics_columns=tuple(c for c in STATISTICS_COLUMNS if c in schema.names),
-        dictionary_columns=tuple(c for c in LOW_CARDINALITY if c in schema.names),
+        statistics_columns=tuple(c for c in counted if c in schema.names),
+        dictionary_columns=tuple(c for c in encoded if c in schema.names),
         compression=config.compression,
         max_file_bytes=int(config.max_file_size_mb * MIB),
         spread_files=config.partition_count or 1,

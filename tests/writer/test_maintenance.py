@@ -314,3 +314,23 @@ def test_a_table_that_is_gone_is_an_error(untidy, location):
         with pytest.raises(WriterTableError, match="gone"):
             call()
     assert not location().exists()
+
+
+def test_auto_optimize_schema_chooses_statistics_encodings_and_sort_columns(open_writer, rows, location):
+    found = {}
+    for chosen in (True, False):
+        name = f"chosen_{chosen}".lower()
+        writer = open_writer(auto_optimize_schema=chosen, table_name=name, enable_optimization=False)
+        writer.write_log_rows([{**one, "metadata": {"n": place}} for place, one in enumerate(rows(50))])
+        table = DeltaTable(str(location(name)))
+        (file,) = table.file_uris()
+        group = pq.read_metadata(file.removeprefix("file://")).row_group(0)
+        columns = {group.column(place).path_in_schema: group.column(place) for place in range(group.num_columns)}
+        minima = [name for name in table.get_add_actions(flatten=True).schema.names if name.startswith("min.")]
+        found[chosen] = (
+            len(minima), "RLE_DICTIONARY" in columns["metadata"].encodings,
+            "auto_optimize_schema" in writer.optimize_table(enable_zordering=True)["reason"],
+        )  # fmt: skip
+    assert found[True][0] < found[False][0]
+    assert found[True][1:] == (False, False)
+    assert found[False][1:] == (True, True)
