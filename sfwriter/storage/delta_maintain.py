@@ -28,7 +28,7 @@ from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.delta_commit import RETENTION_SHARE, retention_of_ms
 from sfwriter.storage.delta_log import entry_path, open_table
 from sfwriter.storage.engine import Compact, History, Partition, Sort, Survey, Vacuum, Version
-from sfwriter.storage.faults import reported, reported_by_delta
+from sfwriter.storage.faults import reported, reported_by_delta, unknown_action
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class DeltaMaintainer:
             return self._history(self._opened(), action.limit)
         if isinstance(action, Survey):
             return self._survey(self._opened())
+        if not isinstance(action, (Compact, Sort, Vacuum)):
+            raise unknown_action(action, self._spec)
         with self._alone():
-            if isinstance(action, Vacuum):
-                return self._vacuum(action)
-            return self._rewritten(action)
+            return self._vacuum(action) if isinstance(action, Vacuum) else self._rewritten(action)
 
     # ------------------------------------------------------------ looking
 

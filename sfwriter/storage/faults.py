@@ -155,3 +155,13 @@ def log_error(error: BaseException, doing: str, spec: TableSpec) -> WriterTableE
         ],
         code="log_unreadable",
     )
+
+
+def unknown_action(action: object, spec: TableSpec) -> WriterTableError:
+    """Something that is no action of `sfwriter.storage.engine`."""
+    return WriterTableError(
+        f"{type(action).__name__} is no action of maintenance.",
+        context={"table": spec.name, "action": type(action).__name__},
+        suggestions=["Give one of sfwriter.storage.engine: Survey, Compact, Sort, Vacuum, Checkpoint, History."],
+        code="unknown_action",
+    )

@@ -23,13 +23,21 @@ from sfwriter.storage.engine import (
     Checkpoint,
     CommitConflict,
     CommitReceipt,
+    Compact,
+    History,
     Mark,
+    Partition,
+    Sort,
     StagedBatch,
     StagedFile,
     StagedFilesLost,
+    Survey,
     TableStats,
+    Vacuum,
+    Version,
     Watermark,
 )
+from sfwriter.storage.faults import unknown_action
 from sfwriter.storage.predicates import parse_predicate
 from sfwriter.storage.staging import joined_rows, partitioned, rows_of_file, staged_schema
 
@@ -60,6 +68,7 @@ class _Stored:
     changed_ms: int
     version: int = 0
     files: list[str] = field(default_factory=list)
+    history: list[tuple[Version, bool]] = field(default_factory=list)
     txns: dict[str, _Txn] = field(default_factory=dict)
     marks: dict[str, dict[int, tuple[Mark, int]]] = field(default_factory=dict)
 
@@ -220,6 +229,7 @@ class MemoryTable:
                 )
                 self._warehouse.tables[self._spec.location] = stored
                 self._table_id = stored.table_id
+                self._next_version(stored, "CREATE TABLE", {})
             if self._spec.partition_columns and self._spec.partition_columns != stored.partition_columns:
                 raise WriterTableError(
                     f"{self._spec.name} is partitioned by {', '.join(stored.partition_columns) or 'nothing'}, and was"
@@ -234,16 +244,76 @@ class MemoryTable:
             return self.stats()
 
     def run(self, action: Any) -> Mapping[str, Any]:
-        """`Checkpoint` does nothing here; every other action is a `WriterTableError`."""
+        """Carry out an action. There is nothing to delete here: VACUUM finds no file that is old."""
         with self._warehouse.lock:
+            stored = self._existing()
+            if isinstance(action, Survey):
+                return self._survey(stored)
+            if isinstance(action, History):
+                return {"versions": [entry for entry, _ in stored.history[: -action.limit - 1 : -1]]}
+            if isinstance(action, (Compact, Sort)):
+                return self._rewritten(stored, action)
+            if isinstance(action, Vacuum):
+                return {"files_deleted": [], "version": stored.version}
             if isinstance(action, Checkpoint):
-                return {"version": self._existing().version}
-        raise WriterTableError(
-            f"{type(action).__name__} is not available yet on the engine {MemoryEngine.name}.",
-            context={"table": self._spec.name, "action": type(action).__name__},
-            suggestions=["Only Checkpoint is there today."],
-            code="not_available",
-        )
+                return {"version": stored.version}
+        raise unknown_action(action, self._spec)
+
+    def _survey(self, stored: _Stored) -> Mapping[str, Any]:
+        groups: dict[tuple[tuple[str, str, str], ...], list[pa.Table]] = {}
+        for path in stored.files:
+            part = self._warehouse.files[f"{self._spec.location}/{path}"]
+            groups.setdefault(self._filters_of(part, stored), []).append(part)
+        since = next((place for place, (entry, is_sorting) in enumerate(reversed(stored.history)) if is_sorting), None)
+        return {
+            "partitions": {
+                "/".join(f"{name}={value}" for name, _, value in filters): Partition(
+                    filters,
+                    tuple(part.nbytes for part in parts),
+                    sum(part.num_rows for part in parts),
+                    frozenset(),
+                )
+                for filters, parts in groups.items()
+            },
+            "retention_hours": 168.0,
+            "safe_retention_hours": 0.0,
+            "writes_since_sorted": since,
+            "log_entries": None,
+            "without_statistics": 0,
+        }
+
+    def _filters_of(self, part: pa.Table, stored: _Stored) -> tuple[tuple[str, str, str], ...]:
+        values = ((name, part.column(name)[0].as_py()) for name in stored.partition_columns)
+        return tuple((name, "=", "" if value is None else str(value)) for name, value in values)
+
+    def _rewritten(self, stored: _Stored, action: Compact | Sort) -> Mapping[str, Any]:
+        """The partition's files as one; sorted by the columns in their order, which is sorted enough here."""
+        files = self._warehouse.files
+        chosen = [
+            path
+            for path in stored.files
+            if self._filters_of(files[f"{self._spec.location}/{path}"], stored) == action.filters
+        ]
+        if len(chosen) < 2 and isinstance(action, Compact):
+            return {"files_added": 0, "files_removed": 0, "version": stored.version}
+        whole = pa.concat_tables([_conformed(files[f"{self._spec.location}/{path}"], stored.schema) for path in chosen])
+        if isinstance(action, Sort):
+            whole = whole.sort_by([(name, "ascending") for name in action.columns])
+        path = f"part-{uuid.uuid4()}.memory"
+        files[f"{self._spec.location}/{path}"] = whole
+        stored.files[:] = [name for name in stored.files if name not in chosen] + [path]
+        self._next_version(stored, "OPTIMIZE", {}, is_sorting=isinstance(action, Sort))
+        return {"files_added": 1, "files_removed": len(chosen), "version": stored.version}
+
+    def _next_version(
+        self, stored: _Stored, operation: str, notes: Mapping[str, Any], *, is_sorting: bool = False
+    ) -> None:
+        stored.version += operation != "CREATE TABLE"
+        stored.changed_ms = self._now_ms()
+        parts = [self._warehouse.files[f"{self._spec.location}/{path}"] for path in stored.files]
+        rows, size = sum(part.num_rows for part in parts), sum(part.nbytes for part in parts)
+        entry = Version(stored.version, stored.changed_ms, operation, rows, size, notes)
+        stored.history.append((entry, is_sorting))
 
     # ------------------------------------------------------------ parts
 
@@ -292,13 +362,12 @@ class MemoryTable:
         return part is not None and part.nbytes == file.size_bytes
 
     def _land(self, stored: _Stored, group: CommitGroup, new: Sequence[pa.Field]) -> None:
-        stored.version += 1
-        stored.changed_ms = self._now_ms()
         for entry in new:
             stored.schema = stored.schema.append(entry)
         if group.replaces:
             stored.files.clear()
         stored.files.extend(file.path for staged in group.staged for file in staged.files)
+        self._next_version(stored, "WRITE", {"sfwriter": {"group": group.group_id}})
         for advance in group.advances:
             stored.txns[advance.producer_id] = _Txn(advance.upto, stored.changed_ms if advance.expires else None)
             known = stored.marks.setdefault(advance.producer_id, {})

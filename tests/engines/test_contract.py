@@ -17,8 +17,13 @@ from sfwriter.storage.engine import (
     Checkpoint,
     CommitConflict,
     CommitUnknown,
+    Compact,
+    History,
     Mark,
+    Sort,
     StagedFilesLost,
+    Survey,
+    Vacuum,
 )
 from sfwriter.testing import Fail, FaultyEngine, Hang, LandAndRaise, LandLate, ManualClock
 
@@ -114,9 +119,69 @@ def test_a_spec_of_another_column_type_is_refused(lab):
     assert caught.value.actual_schema["phase"] == "int64"
 
 
-def test_actions_that_are_not_there_yet_say_so(lab):
-    with pytest.raises(WriterTableError, match="not available yet"):
+def test_what_is_no_action_is_refused(lab):
+    with pytest.raises(WriterTableError, match="no action"):
         lab.ready().run(object())
+
+
+def test_joining_files_keeps_rows_numbers_and_marks(lab):
+    table = lab.ready()
+    for number in range(4):
+        lab.put(table, "p", number)
+    before, marks = lab.read(table), table.last_sequence(["p"])["p"].marks
+    (partition,) = table.run(Survey())["partitions"].values()
+    assert (len(partition.sizes), partition.rows) == (4, 12)
+    figures = table.run(Compact(partition.filters, 1 << 20))
+    assert (figures["files_added"], figures["files_removed"], figures["version"]) == (1, 4, 5)
+    assert lab.open().stats().files == 1
+    assert lab.read(table) == before
+    assert table.last_sequence(["p"])["p"].sequence == 3
+    assert table.last_sequence(["p"])["p"].marks == marks
+    lab.put(table, "p", 4)
+    assert table.stats().rows == 15
+
+
+def test_sorting_is_remembered_until_something_is_written(lab):
+    table = lab.ready()
+    for number in range(2):
+        lab.put(table, "p", number)
+    assert table.run(Survey())["writes_since_sorted"] is None
+    table.run(Sort((), ("start_time",), 1 << 20))
+    assert table.run(Survey())["writes_since_sorted"] == 0
+    lab.put(table, "p", 2)
+    assert table.run(Survey())["writes_since_sorted"] == 1
+
+
+def test_history_tells_the_newest_versions(lab):
+    table = lab.ready()
+    for number in range(3):
+        lab.put(table, "p", number)
+    versions = table.run(History(2))["versions"]
+    assert [(entry.version, entry.operation, entry.rows) for entry in versions] == [(3, "WRITE", 9), (2, "WRITE", 6)]
+    assert all(entry.size_bytes > 0 and entry.timestamp_ms > 0 for entry in versions)
+    assert table.run(History(10))["versions"][-1].operation == "CREATE TABLE"
+
+
+def test_vacuum_leaves_what_is_staged_and_what_is_seen(lab):
+    table = lab.ready()
+    lab.put(table, "p", 0)
+    staged = lab.stage(table, "p", 1)
+    for full in (False, True):
+        assert table.run(Vacuum(84.0, full=full))["files_deleted"] == []
+    table.commit(lab.group(lab.advance("p", 1), staged=[staged]))
+    assert table.stats().rows == 6
+
+
+def test_a_commit_that_replaces_leaves_its_own_rows_and_all_numbers(lab):
+    table = lab.ready()
+    lab.put(table, "p", 0)
+    lab.put(table, "q", 0)
+    staged = lab.stage(table, "p", 1)
+    table.commit(replace(lab.group(lab.advance("p", 1), staged=[staged]), replaces=True))
+    assert table.stats().rows == 3
+    assert {name: mark.sequence for name, mark in lab.open().last_sequence(["p", "q"]).items()} == {"p": 1, "q": 0}
+    table.commit(replace(lab.group(lab.advance("q", 1)), replaces=True))
+    assert table.stats().rows == 0
 
 
 def test_a_checkpoint_changes_nothing_that_is_seen(lab):
