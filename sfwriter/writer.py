@@ -92,6 +92,9 @@ if TYPE_CHECKING:
     from sfwriter.storage.engine import Engine, TableStats
 
 MAX_KEY_LENGTH = 512
+_LOGGED = ("run_id", "batch_id", "version", "rows_written", "quarantined_rows", "already_written", "duration_secs")
+"""Keys of a result that its log record has as structured fields."""
+
 INTERRUPT_GRACE_S = 30.0
 """How long an interrupted call waits to learn whether its commit, already under way, has landed."""
 
@@ -726,7 +729,8 @@ class LogWriter:
         try:
             result = self._wait(self._send_off(encode, sequence, idempotency_key))
         except WriterError as error:
-            self._log.info("{}: a call failed: {}", self._log_table.spec.name, error.message)
+            name = self._log_table.spec.name
+            self._log.info("{}: a call failed: {}", name, error.message, table=name, error=type(error).__name__)
             raise
         if self._keeper is not None:
             self._keeper.written()
@@ -735,6 +739,8 @@ class LogWriter:
             "{}: {} rows written as version {} (batch {}), {} quarantined{}",
             result["table_fqn"], result["rows_written"], result["version"], result["batch_id"],
             result["quarantined_rows"], ", it was there already" if result["already_written"] else "",
+            table=self._log_table.spec.name,
+            **{name: result[name] for name in _LOGGED},  # type: ignore[literal-required]  # keys of the result
         )  # fmt: skip
         return result
 

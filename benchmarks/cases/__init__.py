@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import acks, backfill, care, core, judging, memory, questions, service, start
+from benchmarks.cases import acks, backfill, care, core, dicts, judging, memory, questions, service, start, versions
 
 CASES = {
     case.name: case
@@ -15,7 +15,9 @@ CASES = {
         acks.THREADS,
         acks.COMMIT,
         service.ACKS,
+        versions.CASE,
         memory.CASE,
+        dicts.CASE,
         judging.RULES,
         judging.ANOMALIES,
         care.CASE,

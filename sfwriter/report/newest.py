@@ -55,7 +55,9 @@ def show_rows(rows: list[dict[str, Any]], title: str, out: TextIO | None = None)
         out.write(f"{title}: no rows\n")
         return
     names = [name for name in SHOWN if name in rows[0]]
-    cells = [[_text(row[name]) for name in names] for row in rows]
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    # A terminal that knows no `é` shows `?`, and no error.
+    cells = [[_text(row[name]).encode(encoding, "replace").decode(encoding) for name in names] for row in rows]
     failed = [row.get("success") is False for row in rows]
     if out.isatty():
         _show_on_terminal(names, cells, failed, title, out)

@@ -8,6 +8,8 @@ from typing import Any
 from sfwriter.exceptions import WriterConfigurationError
 
 METHODS = ("info", "warning")
+FIELD_PREFIX = "sfwriter_"
+"""Before the names of structured fields: they must not meet those of the record itself, or of others."""
 
 
 class Teller:
@@ -28,18 +30,28 @@ class Teller:
                 suggestions=["give logging.getLogger(…), or an object with info(text) and warning(text)"],
             )
 
-    def info(self, template: str, *values: Any) -> None:
-        """Something went as it should; `{}` in the template stand for the values."""
-        self._tell("info", logging.INFO, template, values)
+    def info(self, template: str, *values: Any, **fields: Any) -> None:
+        """Something went as it should.
 
-    def warning(self, template: str, *values: Any) -> None:
-        """Something that people should look at."""
-        self._tell("warning", logging.WARNING, template, values)
+        Args:
+            template: a sentence in which `{}` stand for the values.
+            *values: in their order.
+            **fields: facts for programs; a standard logger's record has each as the attribute `sfwriter_<name>`.
+        """
+        self._tell("info", logging.INFO, template.format(*values), fields)
 
-    def _tell(self, method: str, level: int, template: str, values: tuple[Any, ...]) -> None:
+    def warning(self, template: str, *values: Any, **fields: Any) -> None:
+        """Something that people should look at; arguments as `info`."""
+        self._tell("warning", logging.WARNING, template.format(*values), fields)
+
+    def _tell(self, method: str, level: int, text: str, fields: dict[str, Any]) -> None:
         try:
             enabled = getattr(self._logger, "isEnabledFor", None)
             if enabled is None or enabled(level):
-                getattr(self._logger, method)(template.format(*values))
+                tell = getattr(self._logger, method)
+                if fields and isinstance(self._logger, (logging.Logger, logging.LoggerAdapter)):
+                    tell(text, extra={FIELD_PREFIX + name: value for name, value in fields.items()})
+                else:
+                    tell(text)
         except Exception:
             logging.getLogger("sfwriter").exception("the logger that the writer was given raised")

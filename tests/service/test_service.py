@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 import ray
+from deltalake import DeltaTable
 
 from actors import Service, connect
 from actors.options import NAMESPACE, actor_name
@@ -61,6 +62,43 @@ def test_a_client_writes_as_the_writer_does_and_gets_the_same_result_keys(servic
         assert client.committed_sequence == 0
         assert client.get_metrics()["total_writes"] == 1
         assert client.get_memory_usage()["budget_mb"] > 0
+
+
+def test_quality_anomalies_quarantine_and_maintenance_work_through_a_client(
+    start: StartService,
+) -> None:
+    service = start(
+        schema_validation_mode="lenient",
+        validation_rules={"rows_processed": "rows_processed < 100"},
+        log_data_quality_results=True,
+        enable_anomaly_detection=True,
+    )
+    with connect(service.name, producer_id="p") as client:
+        result = client.write_log_rows([*rows(), *rows(1, rows_processed=500)], sequence=0)
+        assert (result["rows_written"], result["quarantined_rows"]) == (7, 1)
+        assert result["quality_results"]["invalid_rows"] == 1
+        assert result["anomalies"]["anomalies"] == []
+        assert client.write_log_rows([*rows(), *rows(1, rows_processed=500)], sequence=0)["already_written"]
+        direct = ray.get(client.coordinator.submit.remote(rows(2, rows_processed=500)))
+        assert (direct["rows_written"], direct["quality_results"]["invalid_rows"]) == (0, 2)
+        assert client.validate_log_data_quality(rows(3, rows_processed=500))["invalid_rows"] == 3
+        assert client.replay_quarantine(lambda row, _: {**row, "rows_processed": 1})["replayed"] == 3
+        assert client.replay_quarantine()["already_replayed"] == 3
+        assert client.optimize_table(enable_partitioning=True)["optimized"]
+        assert client.maintain_table({"analyze": True})["results"]["analyze"]["num_files"] == 1
+        assert client.generate_summary_report()["total_executions"] == 10
+        assert client.get_table_history(1)["versions"][0]["operation"] == "OPTIMIZE"
+        info = client.get_table_info()
+    kept = DeltaTable(f"{info['location']}_quality")
+    # One for each batch, and one for each row that was replayed.
+    assert kept.count() == 2 + 3
+    report = service.reconcile()
+    assert report["consistent"], report
+
+
+def test_wrong_rules_are_refused_where_the_service_is_started(start: StartService) -> None:
+    with pytest.raises(WriterConfigurationError, match="validation_rules"):
+        start(validation_rules={"phase": "nope = 1"})
 
 
 def test_futures_give_results_in_any_number_and_flush_waits_for_them(service: Service) -> None:
