@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 def test_every_public_call_is_listed():
     calls = [
         name
-        for name, member in vars(LogWriter).items()
+        for name, member in inspect.getmembers(LogWriter)
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
     ]
     missing = [name for name in calls if f"`{name}" not in PAGE and name != "producer_id"]

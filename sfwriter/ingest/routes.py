@@ -65,7 +65,17 @@ class Router:
         return {name: rows.take(_in_order(found)) for name, found in places.items()}
 
     def _name(self, key: dict[str, Any]) -> str:
-        return self._config.generate_table_name(key.get("pipeline_id"), key.get("run_mode"), key.get("moment"))
+        config = self._config
+        name = config.generate_table_name(key.get("pipeline_id"), key.get("run_mode"), key.get("moment"))
+        if name in {
+            f"{config.table_schema}.{own}" for own in (config.quarantine_table_name, config.quality_table_name)
+        }:
+            raise WriterValidationError(
+                f"the patterns name {name}, which is this writer's table of quarantine or of quality results",
+                context={"table": name},
+                suggestions=["Choose patterns whose names cannot end so, or another table_name."],
+            )
+        return name
 
     def _groups(self, rows: pa.Table) -> Iterator[tuple[dict[str, Any], pa.Array]]:
         """The variables' values, each combination once, with the positions of its rows in order."""

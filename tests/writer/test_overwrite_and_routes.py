@@ -284,3 +284,11 @@ def _at(text):
     from datetime import datetime
 
     return datetime.fromisoformat(text)
+
+
+@pytest.mark.parametrize("beside", ["quarantine", "quality"])
+def test_no_pattern_leads_into_the_tables_beside(open_writer, row, beside, location) -> None:
+    writer = open_writer(table_name_pattern="{schema}.pipeline_logs_{pipeline_id}")
+    with pytest.raises(WriterValidationError, match=beside):
+        writer.write_log_rows([row(pipeline_id=beside)])
+    assert not location(f"pipeline_logs_{beside}").exists()
