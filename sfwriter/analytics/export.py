@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from sfwriter.exceptions import WriterTableError, WriterValidationError
 from sfwriter.runtime.query import quoted, rows_of, twice
+from sfwriter.storage.place import fsync_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,11 +110,10 @@ def export_rows(table: TableReader, wanted: Export) -> ExportResult:
     hidden = wanted.path.with_name(f".{wanted.path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         count = twice(lambda: _written(table, wanted, sets, hidden))
-        with hidden.open("rb+") as file:
-            os.fsync(file.fileno())
+        fsync_path(hidden)
         size = hidden.stat().st_size
         hidden.replace(wanted.path)
-        _flush_folder(wanted.path.parent)
+        fsync_path(wanted.path.parent)
     except OSError as error:
         raise WriterTableError(
             f"The export cannot be written to {wanted.path}: {error}",
@@ -219,14 +219,6 @@ def _checked_path(path: Any) -> Path:
     if not found.parent.is_dir():
         raise _refused("path", path, "a file in a folder that exists", 'path="export.json"')
     return found
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _refused(field: str, value: Any, expected: str, example: str) -> WriterValidationError:
