@@ -59,7 +59,10 @@ def constant(value: str | float | bool, kind: pa.DataType) -> Any:
 
 def _is_safe(values: Sequence[Any], kind: pa.DataType) -> bool:
     if kind == pa.string():
-        return sum(len(text) for text in values if text is not None) <= _MAX_TEXT
+        # At C's speed: a generator that asks for None took a quarter of the gate's time.
+        return sum(map(len, filter(None, values))) <= _MAX_TEXT
     if kind == pa.float64():
+        if int not in set(map(type, values)):
+            return True
         return all(-_EXACT <= number <= _EXACT for number in values if type(number) is int)
     return True
