@@ -114,7 +114,7 @@ class Maintainer:
         name = self._table.spec.name
         if not stats.exists:
             return {"history_available": False, "table_fqn": name, "total_versions": 0, "versions": []}
-        versions = self._table.run(History(limit))["versions"]
+        versions = self._table.run(History(min(limit, stats.version + 1)))["versions"]
         return {
             "history_available": True,
             "table_fqn": name,

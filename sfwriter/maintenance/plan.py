@@ -89,4 +89,8 @@ def pays(jobs: list[Job]) -> bool:
 def _sort(partition: Partition, target_bytes: int) -> Job:
     total = sum(partition.sizes)
     after = max(1, math.ceil(total / target_bytes))
-    return Job(Sort(partition.filters, SORT_COLUMNS, target_bytes), len(partition.sizes), after, total)
+    same = {
+        name for name, _, _ in partition.filters
+    }  # a partition's own columns are one value, and no engine sorts by them
+    columns = tuple(name for name in SORT_COLUMNS if name not in same)
+    return Job(Sort(partition.filters, columns, target_bytes), len(partition.sizes), after, total)

@@ -90,6 +90,37 @@ def test_a_large_partition_is_sorted_once(open_writer, rows, location):
     assert writer.get_table_info()["row_count"] == 27_000
 
 
+def test_a_table_partitioned_by_a_column_to_sort_by_is_sorted_by_the_others(open_writer, rows):
+    writer = open_writer(
+        max_file_size_mb=1, compression="none", enable_optimization=False, partition_columns=["pipeline_id"]
+    )
+    for pipeline in ("p", None):
+        for _ in range(2):
+            writer.write_log_rows(
+                [{**one, "run_id": os.urandom(60).hex(), "pipeline_id": pipeline} for one in rows(9_000)]
+            )
+    assert "zordering" in writer.optimize_table()["optimizations_applied"]
+    assert writer.get_table_info()["row_count"] == 36_000
+
+
+def test_joined_files_are_encoded_as_staged_ones_are(open_writer, rows, location):
+    writer = open_writer(enable_optimization=False)
+    for _ in range(3):
+        writer.write_log_rows([{**one, "duration_secs": 1.5} for one in rows(2_000)])
+    sizes = {}
+    for is_joined in (False, True):
+        if is_joined:
+            writer.optimize_table(enable_partitioning=True)
+        sizes[is_joined] = writer.get_table_info()["size_mb"]
+        (file, *_) = DeltaTable(str(location())).file_uris()
+        group = pq.read_metadata(file.removeprefix("file://")).row_group(0)
+        columns = {group.column(place).path_in_schema: group.column(place) for place in range(group.num_columns)}
+        assert "RLE_DICTIONARY" in columns["step_name"].encodings
+        assert "DELTA_BINARY_PACKED" in columns["rows_processed"].encodings
+        assert "RLE_DICTIONARY" not in columns["metadata"].encodings
+    assert sizes[True] <= sizes[False]
+
+
 def test_a_routine_does_every_operation(untidy):
     result = untidy.maintain_table()
     assert result["maintained"]
@@ -182,7 +213,7 @@ def test_history_tells_rows_and_sizes_of_the_latest_versions(untidy, row, locati
     assert [entry["row_count"] for entry in history["versions"]] == [13, 12, 12, 11]
     assert all(entry["timestamp"].tzinfo is not None and entry["size_mb"] > 0 for entry in history["versions"])
     assert "sfwriter" in history["versions"][0]["user_metadata"]
-    whole = untidy.get_table_history(100)["versions"]
+    whole = untidy.get_table_history(2**70)["versions"]
     assert len(whole) == 15
     assert (whole[-1]["operation"], whole[-1]["row_count"]) == ("CREATE TABLE", 0)
     for entry in whole:
