@@ -9,9 +9,12 @@ Never does: change a table.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
 
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
@@ -219,7 +222,9 @@ class LogDisk:
     def settle(self, version: int) -> None:
         """Flush the entries up to this version that were not flushed yet, and their folder. Raises OSError.
 
-        Entries of others too: rows that are acknowledged stand on every entry before them.
+        Entries of others too: rows that are acknowledged stand on every entry before them. And before an entry
+        that takes files away, the files that it puts in their place: after OPTIMIZE, or a DELETE of somebody
+        else, acknowledged rows are in those.
         """
         if self._root is None:
             return
@@ -229,9 +234,17 @@ class LogDisk:
             for number in range(max(self._settled + 1, version + 1 - _SETTLED_AT_FIRST), version + 1):
                 entry = self._root / entry_path(number)
                 if number == version or entry.exists():  # older ones may be tidied away behind a checkpoint
+                    self._settle_files(_stand_ins(entry.read_bytes()))
                     fsync_path(entry)
             fsync_path(self._root / LOG_FOLDER)
             self._settled = version
+
+    def _settle_files(self, paths: list[str]) -> None:
+        root = cast("Path", self._root)
+        files = [root / path for path in paths]
+        for path in (*files, *{file.parent for file in files}):
+            with suppress(FileNotFoundError):  # a later version did without it, and VACUUM took it away
+                fsync_path(path)
 
     def settle_new_table(self) -> None:
         """Flush everything that creating a table made. Raises OSError."""
@@ -248,6 +261,16 @@ class LogDisk:
         for path in (*log.glob(f"{version:020}.checkpoint*.parquet"), log / "_last_checkpoint"):
             fsync_path(path)
         fsync_path(log)
+
+
+def _stand_ins(entry: bytes) -> list[str]:
+    """Paths that a log entry adds, where it removes others."""
+    if b'"remove"' not in entry:
+        return []
+    actions = [json.loads(line) for line in entry.splitlines() if line.startswith((b'{"add"', b'{"remove"'))]
+    if not any("remove" in action for action in actions):
+        return []
+    return [unquote(action["add"]["path"]) for action in actions if "add" in action]
 
 
 def is_vacant(spec: TableSpec) -> bool:

@@ -30,7 +30,7 @@ from sfwriter.storage.delta_log import entry_path, open_table
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import Compact, History, Partition, Sort, Survey, Vacuum, Version
 from sfwriter.storage.faults import reported, reported_by_delta, unknown_action
-from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
+from sfwriter.storage.place import LOG_FOLDER, local_root, place_of
 from sfwriter.storage.staging import ROW_GROUP_ROWS, parquet_options
 
 if TYPE_CHECKING:
@@ -181,7 +181,6 @@ class DeltaMaintainer:
     def _rewritten(self, action: Compact | Sort) -> Mapping[str, Any]:
         for attempt in range(_CONFLICT_TRIES):
             table = self._opened()
-            before = set(table.file_uris())
             with reported_by_delta("optimize", self._spec):
                 try:
                     figures = self._rewrite(table, action)
@@ -195,10 +194,10 @@ class DeltaMaintainer:
                         code="conflict",
                         retriable=True,
                     ) from error
-            table = self._opened()
-            self._flush(set(table.file_uris()) - before, table.version())
             added, removed = int(figures["numFilesAdded"]), int(figures["numFilesRemoved"])
-            return {"files_added": added, "files_removed": removed, "version": table.version()}
+            rewritten = int(json.loads(figures["filesRemoved"])["totalSize"])
+            version = self._settled()
+            return {"files_added": added, "files_removed": removed, "bytes_rewritten": rewritten, "version": version}
         raise AssertionError("the last try raises")
 
     def _rewrite(self, table: DeltaTable, action: Compact | Sort) -> Mapping[str, Any]:
@@ -226,10 +225,8 @@ class DeltaMaintainer:
             )
         if action.full and self._root is not None:
             deleted = [*deleted, *self._swept(self._root, action)]
-        if not action.dry_run:
-            table = self._opened()
-            self._flush(set(), table.version())
-        return {"files_deleted": sorted(deleted), "version": table.version()}
+        version = table.version() if action.dry_run else self._settled()
+        return {"files_deleted": sorted(deleted), "version": version}
 
     def _swept(self, root: Path, action: Vacuum) -> list[str]:
         """What writers that were killed left under hidden names."""
@@ -243,14 +240,12 @@ class DeltaMaintainer:
                         path.unlink(missing_ok=True)
         return swept
 
-    def _flush(self, uris: set[str], version: int) -> None:
-        if self._root is None or not self._spec.fsync:
-            return
+    def _settled(self) -> int:
+        """The newest version, on the disk with all that it needs."""
+        table = self._opened()
         with reported("flush", self._spec):
-            paths = [self._root / path for path in _relative(uris, self._root)]
-            for path in (*paths, *{path.parent for path in paths}):
-                fsync_path(path)
-            self._disk.settle(version)
+            self._disk.settle(table.version())
+        return int(table.version())
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -359,10 +354,3 @@ def _notes(entry: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {"text": text}
     return found if isinstance(found, dict) else {"text": text}
-
-
-def _relative(uris: set[str], root: Path) -> list[str]:
-    from urllib.parse import unquote, urlparse
-
-    paths = [unquote(urlparse(uri).path) if uri.startswith("file:") else uri for uri in uris]
-    return [path.removeprefix(str(root)).lstrip("/") for path in paths]

@@ -11,13 +11,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sfwriter.batch import Token
 from sfwriter.exceptions import WriterTableError
 from sfwriter.schema import LOG_SCHEMA, LOW_CARDINALITY, TIMESTAMP
-from sfwriter.storage.engine import BatchToStage
+from sfwriter.storage.engine import BatchToStage, Compact
 from sfwriter.storage.place import LocalPlace, ObjectPlace, local_root, place_of
 from sfwriter.storage.staging import discard_files, stage_batches, staged_schema
 from sfwriter.storage.statistics import STRING_PREFIX, rounded_up
@@ -143,6 +144,29 @@ def test_entries_of_others_are_flushed_before_anything_stands_on_them(delta, fsy
     table.commit(delta.group(delta.advance("p", 0)))
     log = Path(table.spec.location, "_delta_log")
     assert fsynced == [log / f"{number:020}.json" for number in (1, 2, 3)] + [log]
+
+
+def test_files_that_stand_in_for_others_are_flushed_before_the_entry_that_names_them(delta, fsynced):
+    table, careless = delta.ready(), delta.ready(delta.spec(fsync=False))
+    for number in range(3):
+        table.commit(delta.group(delta.advance("p", number), staged=[delta.stage(table, "p", number)]))
+    careless.run(Compact((), 1 << 20))
+    (uri,) = DeltaTable(table.spec.location).file_uris()
+    del fsynced[:]
+    table.commit(delta.group(delta.advance("p", 3)))
+    root = Path(table.spec.location)
+    log = root / "_delta_log"
+    assert fsynced == [root / Path(uri).name, root, log / f"{4:020}.json", log / f"{5:020}.json", log]
+
+
+def test_a_file_that_vacuum_took_away_again_does_not_hinder_flushing(delta):
+    table, careless = delta.ready(), delta.ready(delta.spec(fsync=False))
+    for number in range(3):
+        delta.put(careless, "q", number)
+    careless.run(Compact((), 1 << 20))
+    (uri,) = DeltaTable(table.spec.location).file_uris()
+    Path(uri.removeprefix("file://")).unlink()
+    assert table.commit(delta.group(delta.advance("p", 0))).version == 5
 
 
 def test_a_look_flushes_what_it_tells(delta, fsynced):
