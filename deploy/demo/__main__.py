@@ -19,10 +19,17 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play the demo and return its exit code."""
+    sys.unraisablehook = _told_unless_interrupt
     try:
         return _play(_options(arguments))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _told_unless_interrupt(unraisable: sys.UnraisableHookArgs) -> None:
+    """An interrupt that lands in a finaliser cannot be raised; `Household.check` raises it at the next step."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
