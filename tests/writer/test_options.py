@@ -146,7 +146,7 @@ def test_memory_fraction_is_the_budget(open_writer) -> None:
 
 
 def test_a_limit_of_the_control_group_bounds_the_budget(open_writer, monkeypatch) -> None:
-    for module in ("sfwriter.writer", "sfwriter.runtime.blueprint"):
+    for module in ("sfwriter.questions", "sfwriter.runtime.blueprint"):
         monkeypatch.setattr(f"{module}.usable_memory_bytes", lambda: 100 * 2**20)
     usage = open_writer(memory_fraction=0.5).get_memory_usage()
     assert usage["budget_mb"] == pytest.approx(50)
