@@ -14,9 +14,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.arrays import array_of
+from sfwriter.arrays import array_of, strict_array
 from sfwriter.ingest.kinds import MOMENT, OBJECT
-from sfwriter.ingest.values import EPOCH, MAX_MICROS, MICROSECOND, MIN_MICROS, NAIVE_EPOCH, Misfit, plain
+from sfwriter.ingest.values import EPOCH, MAX_MICROS, MIN_MICROS, NAIVE_EPOCH, Misfit, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ _UTC_KEYS = frozenset({"UTC", "Etc/UTC"})
 
 def build_column(given: Sequence[Any], kind: Kind, *, exact: bool) -> tuple[pa.Array, Misfits]:
     """The values as the kind's type, and the misfits in order."""
+    if kind is not OBJECT and (strict := strict_array(given, kind.type)) is not None:
+        return strict, []
     types = set(map(type, given))
     missing = _NONE in types
     types.discard(_NONE)
@@ -75,14 +77,19 @@ def _fast(given: Sequence[Any], kind: Kind, *, missing: bool) -> pa.Array | None
 
 
 def _moments(given: Sequence[Any], kept: pa.DataType, *, missing: bool) -> pa.Array | None:
-    # 8 to 10 million a second; handing the datetimes to Arrow does 2.
+    # 4 million a second; dividing by a microsecond does 2, handing the datetimes to Arrow 1.4.
     epoch = _epoch_beside(next(value for value in given if value is not None))
-    spans: list[int | None] = (
-        [None if value is None else (value - epoch) // MICROSECOND for value in given]
+    since: list[int | None] = (
+        [
+            None
+            if value is None
+            else ((span := value - epoch).days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+            for value in given
+        ]
         if missing
-        else [(value - epoch) // MICROSECOND for value in given]
+        else [((span := value - epoch).days * 86_400 + span.seconds) * 1_000_000 + span.microseconds for value in given]
     )
-    micros = array_of(spans, pa.int64())
+    micros = array_of(since, pa.int64())
     limits = pc.min_max(micros)
     if limits["min"].as_py() < MIN_MICROS or limits["max"].as_py() > MAX_MICROS:
         return None
