@@ -31,6 +31,7 @@ _STRICT = frozenset({pa.string(), pa.bool_()})
 _MAX_TEXT = 1 << 28
 """Characters, each of at most four bytes: offsets of 32 bits reach as far as 2 GiB."""
 
+_SHARED_NULLS = 1 << 17
 _EXACT = 2**53
 """Up to here every integer is a double; pyarrow refuses those above, and arro3 would round them."""
 
@@ -72,6 +73,16 @@ def scalar_of(value: Any, kind: pa.DataType) -> Any:
 def constant(value: str | float | bool, kind: pa.DataType) -> Any:
     """As `scalar_of`, made once: for the arguments of kernels that are always the same."""
     return scalar_of(value, kind)
+
+
+def nulls(kept: pa.DataType, count: int) -> pa.Array:
+    """So many nulls. Arrays do not change, so all tables show a part of the same one."""
+    return _nulls(kept).slice(0, count) if count <= _SHARED_NULLS else pa.nulls(count, kept)
+
+
+@lru_cache(maxsize=64)
+def _nulls(kept: pa.DataType) -> pa.Array:
+    return pa.nulls(_SHARED_NULLS, kept)
 
 
 def _is_safe(values: Sequence[Any], kind: pa.DataType) -> bool:

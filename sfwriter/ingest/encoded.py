@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sfwriter.arrays import nulls
 from sfwriter.exceptions import WriterPerformanceError
 from sfwriter.ingest.jsontext import bounded, original_text
 from sfwriter.ingest.kinds import LOG_KINDS, Kind
@@ -121,11 +122,11 @@ class GrowingColumns:
         reached = 0
         for start, piece in self.pieces.get(name, ()):
             if start > reached:
-                chunks.append(pa.nulls(start - reached, kind.type))
+                chunks.append(nulls(kind.type, start - reached))
             chunks.extend(piece.chunks if isinstance(piece, pa.ChunkedArray) else [piece])
             reached = start + len(piece)
         if reached < count:
-            chunks.append(pa.nulls(count - reached, kind.type))
+            chunks.append(nulls(kind.type, count - reached))
         return pa.chunked_array(chunks, kind.type)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import xxhash
 
+from sfwriter.arrays import nulls
 from sfwriter.ingest import digest
 from sfwriter.ingest.kinds import BOOL, FLOAT, INT, LOG_KINDS, MOMENT, OBJECT, OPEN_TEXT, TEXT, Kind, kind_of_values
 from sfwriter.ingest.names import CallNames, Fate
@@ -278,14 +279,8 @@ def _head(name: str, kept: pa.DataType) -> bytes:
     return digest.head(name, kept)
 
 
-@lru_cache(maxsize=1_024)
-def _nulls(kept: pa.DataType, count: int) -> pa.Array:
-    """Arrays do not change, so all tables share them."""
-    return pa.nulls(count, kept)
-
-
 def _table(fitting: dict[str, _Column], count: int, extras: list[str]) -> pa.Table:
-    arrays = [fitting[name].array if name in fitting else _nulls(kind.type, count) for name, kind in LOG_KINDS.items()]
+    arrays = [fitting[name].array if name in fitting else nulls(kind.type, count) for name, kind in LOG_KINDS.items()]
     schema = _LOG_SCHEMA
     for name in extras:
         arrays.append(fitting[name].array)
