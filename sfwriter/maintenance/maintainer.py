@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterValidationError
-from sfwriter.maintenance.plan import SORT_COLUMNS, compactions, recompressions, sortings
+from sfwriter.maintenance.plan import SORT_COLUMN, compactions, overlap, recompressions, sortings
 from sfwriter.schema import LOG_SCHEMA
 from sfwriter.storage.engine import Checkpoint, History, Survey, Vacuum
 
@@ -140,32 +140,28 @@ class Maintainer:
             survey = self._table.run(Survey())
             found = self._vacuumed(max(VACUUM_HOURS, survey["safe_retention_hours"]), full=False)
             return found, None if found["files_deleted"] else f"no file was replaced more than {VACUUM_HOURS:g} h ago"
-        survey, spec = self._table.run(Survey()), self._table.spec
+        survey, spec = self._table.run(Survey(SORT_COLUMN)), self._table.spec
         partitions, target = survey["partitions"], spec.max_file_bytes
         if name == "partitioning":
-            jobs, reason = compactions(partitions, target), "no partition has small files that fit into fewer"
+            jobs, reason = compactions(partitions, target), "no neighbouring files of a partition fit into one"
         elif name == "compression":
             jobs = recompressions(partitions, spec.compression, target)
             reason = f"every file is compressed by {spec.compression}"
         elif not self._sorting:
-            return {}, "auto_optimize_schema is off, which chooses the columns to sort by"
+            return {}, "auto_optimize_schema is off, which chooses the column to sort by"
         else:
-            jobs = sortings(partitions, target, survey["writes_since_sorted"])
-            reason = (
-                "nothing was written since the last sorting"
-                if survey["writes_since_sorted"] == 0
-                else "no partition is larger than one file: sorted or not, a query reads the same"
-            )
+            jobs = sortings(partitions, target)
+            reason = "no partition is larger than one file and has times that overlap: sorted, a query reads the same"
         figures = self._rewritten(jobs)
         return (figures, None) if figures["files_removed"] else ({}, reason)
 
     def _rewritten(self, jobs: list[Job]) -> dict[str, Any]:
-        done = [self._table.run(job.action) for job in jobs]
+        done = [figures for job in jobs if (figures := self._table.run(job.action))["files_removed"]]
         return {
-            "partitions": len(jobs),
+            "partitions": len(done),
             "files_removed": sum(figures["files_removed"] for figures in done),
             "files_added": sum(figures["files_added"] for figures in done),
-            "rewritten_mb": sum(job.rewritten_bytes for job in jobs) / MIB,
+            "rewritten_mb": sum(figures["bytes_rewritten"] for figures in done) / MIB,
         }
 
     def _vacuumed(self, hours: float, *, full: bool) -> dict[str, Any]:
@@ -185,7 +181,7 @@ class Maintainer:
             )
 
     def _analyzed(self) -> dict[str, Any]:
-        stats, survey = self._table.stats(), self._table.run(Survey())
+        stats, survey = self._table.stats(), self._table.run(Survey(SORT_COLUMN))
         partitions, target = survey["partitions"], self._table.spec.max_file_bytes
         sizes = [size for partition in partitions.values() for size in partition.sizes]
         return {
@@ -201,8 +197,8 @@ class Maintainer:
             "codecs": sorted({codec for partition in partitions.values() for codec in partition.codecs}),
             "files_without_statistics": survey["without_statistics"],
             "log_entries": survey["log_entries"],
-            "writes_since_sorted": survey["writes_since_sorted"],
-            "sort_columns": list(SORT_COLUMNS),
+            "overlap": max(map(overlap, partitions.values()), default=None),
+            "sort_column": SORT_COLUMN,
         }
 
     def _validated(self) -> dict[str, Any]:

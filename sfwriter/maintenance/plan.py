@@ -9,18 +9,17 @@ with the time of the rewriting. Who asks for a compaction gets it wherever it le
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sfwriter.storage.engine import Compact, Sort
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sfwriter.storage.engine import Partition
-
-SMALL = 0.75
-"""A file below this share of the target is small: joining larger ones rewrites much and saves little."""
 
 COMMIT_SECS_PER_FILE = 0.05e-3
 QUERY_SECS_PER_FILE = 1e-3
@@ -29,8 +28,12 @@ COMMITS, QUERIES = 1_000, 50
 LEAST_SAVED = 200
 """Files that a compaction which nobody asked for has to save: below, commits are fast enough."""
 
-SORT_COLUMNS = ("start_time", "pipeline_id")
-"""What reports and people filter by: a window of time, and a pipeline."""
+SORT_COLUMN = "start_time"
+"""What reports and people ask by: a window of time. Z-ordering by the pipeline as well would give time away: the keys
+are interleaved byte by byte, text comes first, and each file would have all times (8 of 8 files, instead of 1.25)."""
+
+OVERLAP = 2.0
+"""From here on, half of what a question about a moment reads is for nothing, and sorting pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,30 @@ class Job:
 
 
 def compactions(partitions: Mapping[str, Partition], target_bytes: int) -> list[Job]:
-    """A job for each partition whose small files fit into fewer."""
+    """A job for each partition in which neighbours fit into one file, binned as the engine does it."""
     jobs = []
     for partition in partitions.values():
-        small = [size for size in partition.sizes if size < SMALL * target_bytes]
-        after = math.ceil(sum(small) / target_bytes)
-        if len(small) - after >= 1:
-            jobs.append(Job(Compact(partition.filters, target_bytes), len(small), after, sum(small)))
+        bins = _bins(partition.sizes, target_bytes)
+        if bins:
+            action = Compact(partition.filters, target_bytes)
+            jobs.append(Job(action, sum(map(len, bins)), len(bins), sum(map(sum, bins))))
     return jobs
+
+
+def _bins(sizes: Sequence[int], target_bytes: int) -> list[list[int]]:
+    """Runs of files, in the log's order, that fit into one; a file above the target ends a run."""
+    bins: list[list[int]] = [[]]
+    room = target_bytes
+    for size in sizes:
+        if size > room:
+            bins.append([])
+            room = target_bytes
+        if size <= room:
+            bins[-1].append(size)
+            room -= size
+        else:
+            room = 0
+    return [found for found in bins if len(found) > 1]
 
 
 def recompressions(partitions: Mapping[str, Partition], codec: str, target_bytes: int) -> list[Job]:
@@ -68,14 +87,35 @@ def recompressions(partitions: Mapping[str, Partition], codec: str, target_bytes
     ]
 
 
-def sortings(partitions: Mapping[str, Partition], target_bytes: int, writes_since_sorted: int | None) -> list[Job]:
-    """A job for each partition of several files' worth, where something was written since the last sorting.
+def sortings(partitions: Mapping[str, Partition], target_bytes: int) -> list[Job]:
+    """A job for each partition of several files' worth in which times overlap.
 
-    Sorting a partition that fits into one file lets no query read less.
+    Sorting a partition that fits into one file lets no query read less; and rows that come in the order of time
+    lie in it already.
     """
-    if writes_since_sorted == 0:
-        return []
-    return [_sort(partition, target_bytes) for partition in partitions.values() if sum(partition.sizes) > target_bytes]
+    return [
+        _sort(partition, target_bytes)
+        for partition in partitions.values()
+        if sum(partition.sizes) > target_bytes and overlap(partition) >= OVERLAP
+    ]
+
+
+def overlap(partition: Partition) -> float:
+    """Files that have moments of a file, itself included, on average over the files that have times: 1 or more.
+
+    Files that only meet at the end of one and the beginning of the other do not count: sorted ones do that.
+    """
+    ranges = [found for found in partition.ranges if found is not None]
+    if not ranges:
+        return 1.0
+    firsts, lasts = sorted(first for first, _ in ranges), sorted(last for _, last in ranges)
+    moments = Counter(first for first, last in ranges if first == last)
+    touching = 0
+    for first, last in ranges:
+        touching += bisect_left(firsts, last) - bisect_right(lasts, first)
+        if first == last:  # it is not before itself, and not behind it
+            touching += moments[first] + 1
+    return touching / len(ranges)
 
 
 def pays(jobs: list[Job]) -> bool:
@@ -89,8 +129,4 @@ def pays(jobs: list[Job]) -> bool:
 def _sort(partition: Partition, target_bytes: int) -> Job:
     total = sum(partition.sizes)
     after = max(1, math.ceil(total / target_bytes))
-    same = {
-        name for name, _, _ in partition.filters
-    }  # a partition's own columns are one value, and no engine sorts by them
-    columns = tuple(name for name in SORT_COLUMNS if name not in same)
-    return Job(Sort(partition.filters, columns, target_bytes), len(partition.sizes), after, total)
+    return Job(Sort(partition.filters, (SORT_COLUMN,), target_bytes), len(partition.sizes), after, total)

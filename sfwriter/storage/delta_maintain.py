@@ -60,9 +60,6 @@ _CODECS: dict[str, Any] = {
 _LEFTOVER = ".*.tmp"
 """What `sfwriter.storage.place` names a file that is being written."""
 
-_LOOKED_BACK = 1_000
-"""Versions among which the last sorting is looked for."""
-
 
 class DeltaMaintainer:
     """Carries out actions on one table. Thread-safe: they take turns."""
@@ -87,7 +84,7 @@ class DeltaMaintainer:
         if isinstance(action, History):
             return self._history(self._opened(), action.limit)
         if isinstance(action, Survey):
-            return self._survey(self._opened())
+            return self._survey(self._opened(), action.ranges_of)
         if not isinstance(action, (Compact, Sort, Vacuum)):
             raise unknown_action(action, self._spec)
         with self._alone():
@@ -107,23 +104,22 @@ class DeltaMaintainer:
             )
         return table
 
-    def _survey(self, table: DeltaTable) -> Mapping[str, Any]:
+    def _survey(self, table: DeltaTable, ranges_of: str | None) -> Mapping[str, Any]:
         with reported_by_delta("read the log of", self._spec):
             files = _files_of(table)
             metadata = table.metadata()
             retention_ms = retention_of_ms(metadata.configuration.get("delta.deletedFileRetentionDuration"))
-            history = table.history(_LOOKED_BACK)
         names = list(metadata.partition_columns)
         found: dict[str, list[dict[str, Any]]] = {}
         keys = _keys(names)
-        for row in files.select([name for name in files.column_names if name in {*_WANTED, *keys}]).to_pylist():
+        wanted = {"path", "size_bytes", "num_records", f"min.{ranges_of}", f"max.{ranges_of}", *keys}
+        for row in files.select([name for name in files.column_names if name in wanted]).to_pylist():
             partition = "/".join(f"{name}={row[key]}" for name, key in zip(names, keys, strict=True))
             found.setdefault(partition, []).append(row)
         return {
-            "partitions": {name: _partition(names, group) for name, group in found.items()},
+            "partitions": {name: _partition(names, group, ranges_of) for name, group in found.items()},
             "retention_hours": retention_ms / _HOUR_MS,
             "safe_retention_hours": RETENTION_SHARE * retention_ms / _HOUR_MS,
-            "writes_since_sorted": _writes_since_sorted(history),
             "log_entries": self._log_entries(),
             "without_statistics": sum(row.get("num_records") is None for group in found.values() for row in group),
         }
@@ -297,9 +293,6 @@ def _locked(file: Any) -> bool:
     return True
 
 
-_WANTED = {"path", "size_bytes", "num_records"}
-
-
 def _keys(names: list[str]) -> list[str]:
     """How the list of files names partition columns."""
     return [f"partition.{name}" for name in names]
@@ -317,7 +310,7 @@ def _totals(table: DeltaTable) -> tuple[int | None, int | None]:
     return None if None in counts else sum(counts), sum(files.column("size_bytes").to_pylist())
 
 
-def _partition(names: list[str], files: list[dict[str, Any]]) -> Partition:
+def _partition(names: list[str], files: list[dict[str, Any]], ranges_of: str | None) -> Partition:
     values = [files[0][key] for key in _keys(names)]
     codecs = [found[1] for file in files if (found := _CODEC.search(file["path"]))]
     return Partition(
@@ -328,20 +321,13 @@ def _partition(names: list[str], files: list[dict[str, Any]]) -> Partition:
         sizes=tuple(file["size_bytes"] for file in files),
         rows=sum(file.get("num_records") or 0 for file in files),
         codecs=frozenset(_SAME_CODEC.get(codec, codec) for codec in codecs),
+        ranges=() if ranges_of is None else tuple(_range(file, ranges_of) for file in files),
     )
 
 
-def _writes_since_sorted(history: list[dict[str, Any]]) -> int | None:
-    """Writes in a history, the newest first, before the latest Z-ordering; None where there is none."""
-    writes = 0
-    for entry in history:
-        # delta-rs tells it among the figures, Spark among the parameters.
-        by_delta_rs = (entry.get("operationMetrics") or {}).get("plannerStrategy") == "zOrder"
-        by_spark = (entry.get("operationParameters") or {}).get("zOrderBy", "[]") != "[]"
-        if entry.get("operation") == "OPTIMIZE" and (by_delta_rs or by_spark):
-            return writes
-        writes += entry.get("operation") == "WRITE"
-    return None
+def _range(file: dict[str, Any], column: str) -> tuple[Any, Any] | None:
+    lowest, highest = file.get(f"min.{column}"), file.get(f"max.{column}")
+    return None if lowest is None or highest is None else (lowest, highest)
 
 
 def _notes(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,8 +213,13 @@ class Survey:
 
     Figures: `partitions` (a text that names the partition, to `Partition`), `retention_hours` (of deleted
     files), `safe_retention_hours` (no file younger than that may be deleted: a commit may still name it),
-    `writes_since_sorted` (None where the log knows of no sorting), `log_entries`, `without_statistics` (files).
+    `log_entries`, `without_statistics` (files).
+
+    Attributes:
+        ranges_of: the column whose range in each file is asked for; None for none.
     """
+
+    ranges_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,20 +228,26 @@ class Partition:
 
     Attributes:
         filters: what selects it, as delta-rs takes it; empty for a table without partitions.
-        sizes: bytes of each file.
+        sizes: bytes of each file, in the log's order.
         rows: in all of them.
         codecs: compression of the files, each once, in lower case.
+        ranges: lowest and highest value of `Survey.ranges_of` in each file, None where the log does not tell;
+            empty where it was not asked for.
     """
 
     filters: tuple[tuple[str, str, str], ...]
     sizes: tuple[int, ...]
     rows: int
     codecs: frozenset[str]
+    ranges: tuple[tuple[Any, Any] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """An action: join the small files of one partition. Figures: `files_added`, `files_removed`, `version`."""
+    """An action: join the small files of one partition.
+
+    Figures: `files_added`, `files_removed`, `bytes_rewritten`, `version`.
+    """
 
     filters: tuple[tuple[str, str, str], ...]
     target_bytes: int

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterSchemaError, WriterTableError
@@ -68,7 +69,7 @@ class _Stored:
     changed_ms: int
     version: int = 0
     files: list[str] = field(default_factory=list)
-    history: list[tuple[Version, bool]] = field(default_factory=list)
+    history: list[Version] = field(default_factory=list)
     txns: dict[str, _Txn] = field(default_factory=dict)
     marks: dict[str, dict[int, tuple[Mark, int]]] = field(default_factory=dict)
 
@@ -248,9 +249,9 @@ class MemoryTable:
         with self._warehouse.lock:
             stored = self._existing()
             if isinstance(action, Survey):
-                return self._survey(stored)
+                return self._survey(stored, action.ranges_of)
             if isinstance(action, History):
-                return {"versions": [entry for entry, _ in stored.history[: -action.limit - 1 : -1]]}
+                return {"versions": [*stored.history[: -action.limit - 1 : -1]]}
             if isinstance(action, (Compact, Sort)):
                 return self._rewritten(stored, action)
             if isinstance(action, Vacuum):
@@ -259,12 +260,11 @@ class MemoryTable:
                 return {"version": stored.version}
         raise unknown_action(action, self._spec)
 
-    def _survey(self, stored: _Stored) -> Mapping[str, Any]:
+    def _survey(self, stored: _Stored, ranges_of: str | None) -> Mapping[str, Any]:
         groups: dict[tuple[tuple[str, str, str], ...], list[pa.Table]] = {}
         for path in stored.files:
             part = self._warehouse.files[f"{self._spec.location}/{path}"]
             groups.setdefault(self._filters_of(part, stored), []).append(part)
-        since = next((place for place, (entry, is_sorting) in enumerate(reversed(stored.history)) if is_sorting), None)
         return {
             "partitions": {
                 "/".join(f"{name}={value}" for name, _, value in filters): Partition(
@@ -272,12 +272,12 @@ class MemoryTable:
                     tuple(part.nbytes for part in parts),
                     sum(part.num_rows for part in parts),
                     frozenset(),
+                    () if ranges_of is None else tuple(_range(part, ranges_of) for part in parts),
                 )
                 for filters, parts in groups.items()
             },
             "retention_hours": 168.0,
             "safe_retention_hours": 0.0,
-            "writes_since_sorted": since,
             "log_entries": None,
             "without_statistics": 0,
         }
@@ -295,25 +295,29 @@ class MemoryTable:
             if self._filters_of(files[f"{self._spec.location}/{path}"], stored) == action.filters
         ]
         if len(chosen) < 2 and isinstance(action, Compact):
-            return {"files_added": 0, "files_removed": 0, "version": stored.version}
-        whole = pa.concat_tables([_conformed(files[f"{self._spec.location}/{path}"], stored.schema) for path in chosen])
+            return {"files_added": 0, "files_removed": 0, "bytes_rewritten": 0, "version": stored.version}
+        parts = [files[f"{self._spec.location}/{path}"] for path in chosen]
+        whole = pa.concat_tables([_conformed(part, stored.schema) for part in parts])
         if isinstance(action, Sort):
             whole = whole.sort_by([(name, "ascending") for name in action.columns])
         path = f"part-{uuid.uuid4()}.memory"
         files[f"{self._spec.location}/{path}"] = whole
         stored.files[:] = [name for name in stored.files if name not in chosen] + [path]
-        self._next_version(stored, "OPTIMIZE", {}, is_sorting=isinstance(action, Sort))
-        return {"files_added": 1, "files_removed": len(chosen), "version": stored.version}
+        self._next_version(stored, "OPTIMIZE", {})
+        return {
+            "files_added": 1,
+            "files_removed": len(chosen),
+            "bytes_rewritten": sum(part.nbytes for part in parts),
+            "version": stored.version,
+        }
 
-    def _next_version(
-        self, stored: _Stored, operation: str, notes: Mapping[str, Any], *, is_sorting: bool = False
-    ) -> None:
+    def _next_version(self, stored: _Stored, operation: str, notes: Mapping[str, Any]) -> None:
         stored.version += operation != "CREATE TABLE"
         stored.changed_ms = self._now_ms()
         parts = [self._warehouse.files[f"{self._spec.location}/{path}"] for path in stored.files]
         rows, size = sum(part.num_rows for part in parts), sum(part.nbytes for part in parts)
         entry = Version(stored.version, stored.changed_ms, operation, rows, size, notes)
-        stored.history.append((entry, is_sorting))
+        stored.history.append(entry)
 
     # ------------------------------------------------------------ parts
 
@@ -377,6 +381,13 @@ class MemoryTable:
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+
+def _range(part: pa.Table, column: str) -> tuple[Any, Any] | None:
+    if column not in part.schema.names:
+        return None
+    ends = pc.min_max(part.column(column)).as_py()
+    return None if ends["min"] is None else (ends["min"], ends["max"])
 
 
 def _conformed(part: pa.Table, schema: pa.Schema) -> pa.Table:

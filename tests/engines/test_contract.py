@@ -29,6 +29,8 @@ from sfwriter.testing import Fail, FaultyEngine, Hang, LandAndRaise, LandLate, M
 
 # ---------------------------------------------------------------- the table
 
+MIDNIGHT = datetime(2024, 1, 1, tzinfo=timezone.utc)
+
 
 def test_ensure_makes_the_table_of_the_spec(lab):
     made = lab.open().ensure()
@@ -141,15 +143,20 @@ def test_joining_files_keeps_rows_numbers_and_marks(lab):
     assert table.stats().rows == 15
 
 
-def test_sorting_is_remembered_until_something_is_written(lab):
+def test_sorting_puts_each_time_into_few_files(lab):
     table = lab.ready()
     for number in range(2):
-        lab.put(table, "p", number)
-    assert table.run(Survey())["writes_since_sorted"] is None
-    table.run(Sort((), ("start_time",), 1 << 20))
-    assert table.run(Survey())["writes_since_sorted"] == 0
-    lab.put(table, "p", 2)
-    assert table.run(Survey())["writes_since_sorted"] == 1
+        times = [MIDNIGHT + timedelta(hours=hour) for hour in (number, 10 + number)]
+        lab.put(table, "p", number, lab.rows(2, start_time=pa.array(times, TIMESTAMP)))
+    (partition,) = table.run(Survey("start_time"))["partitions"].values()
+    assert sorted(partition.ranges) == [
+        (MIDNIGHT + timedelta(hours=n), MIDNIGHT + timedelta(hours=10 + n)) for n in range(2)
+    ]
+    figures = table.run(Sort((), ("start_time",), 1 << 20))
+    assert (figures["files_removed"], figures["bytes_rewritten"]) == (2, sum(partition.sizes))
+    assert table.run(Survey())["partitions"][""].ranges == ()
+    assert table.run(Survey("start_time"))["partitions"][""].ranges == ((MIDNIGHT, MIDNIGHT + timedelta(hours=11)),)
+    assert table.run(Survey("error_message"))["partitions"][""].ranges == (None,)
 
 
 def test_history_tells_the_newest_versions(lab):

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfwriter.maintenance.plan import LEAST_SAVED, SMALL, compactions, pays, recompressions, sortings
+from sfwriter.maintenance.plan import LEAST_SAVED, compactions, overlap, pays, recompressions, sortings
 from sfwriter.storage.engine import Compact, Partition, Sort
 
 TARGET = 1000
 
 
-def partition(*sizes, codecs=("snappy",), filters=()):
-    return Partition(filters, tuple(sizes), len(sizes), frozenset(codecs))
+def partition(*sizes, codecs=("snappy",), filters=(), ranges=()):
+    return Partition(filters, tuple(sizes), len(sizes), frozenset(codecs), tuple(ranges))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.lists(st.integers(1, 3000), max_size=30), max_size=4))
@@ -30,7 +30,7 @@ def test_a_compaction_always_leaves_fewer_files(sizes):
     assert not compactions({name: partition(*(TARGET for _ in found)) for name, found in sizes.items()}, TARGET)
 
 
-@pytest.mark.parametrize("sizes", [(), (10,), (TARGET, TARGET), (int(SMALL * TARGET) - 1,), (TARGET, 10)])
+@pytest.mark.parametrize("sizes", [(), (10,), (TARGET, TARGET), (TARGET, 10), (10, 2 * TARGET, 10), (600, 600, 600)])
 def test_where_nothing_is_gained_there_is_no_job(sizes):
     assert not compactions({"": partition(*sizes)}, TARGET)
 
@@ -54,9 +54,16 @@ def test_files_of_another_codec_are_rewritten():
     assert isinstance(job.action, Sort)
 
 
-def test_sorting_needs_several_files_worth_and_something_new():
-    large = {"": partition(900, 900)}
-    assert [job.files_after for job in sortings(large, TARGET, None)] == [2]
-    assert sortings(large, TARGET, 3)
-    assert not sortings(large, TARGET, 0)
-    assert not sortings({"": partition(400, 400)}, TARGET, None)
+def test_sorting_needs_several_files_worth_and_times_that_overlap():
+    over, apart = [(0, 9), (1, 8)], [(0, 4), (5, 9)]
+    assert [job.files_after for job in sortings({"": partition(900, 900, ranges=over)}, TARGET)] == [2]
+    assert not sortings({"": partition(900, 900, ranges=apart)}, TARGET)
+    assert not sortings({"": partition(900, 900, ranges=[None, None])}, TARGET)
+    assert not sortings({"": partition(400, 400, ranges=over)}, TARGET)
+
+
+@given(st.lists(st.none() | st.tuples(st.integers(0, 50), st.integers(0, 50)).map(sorted), max_size=20))
+def test_overlap_is_what_counting_pairs_gives(ranges):
+    known = [found for found in ranges if found is not None]
+    pairs = sum(a is b or (a[0] < b[1] and b[0] < a[1]) for a in known for b in known)
+    assert overlap(partition(ranges=ranges)) == (pairs / len(known) if known else 1.0)

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from sfwriter.maintenance import keeper
 from sfwriter.schema import LOG_SCHEMA
 from sfwriter.storage import delta_maintain
 
+DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
 OPERATIONS = ("optimize", "vacuum", "analyze", "validate_schema", "checkpoint", "cleanup_log")
 
 
@@ -77,29 +79,42 @@ def test_files_are_rewritten_with_the_codec_of_the_configuration(open_writer, ro
     assert "compression" in writer.optimize_table(enable_compression=True)["reason"]
 
 
-def test_a_large_partition_is_sorted_once(open_writer, rows, location):
+def at_any_time(rows, count=9_000, **changes):
+    """Rows of half a year in no order; 5,000 take most of a file of 1 MiB."""
+    return [
+        {**one, "run_id": os.urandom(60).hex(), "start_time": DAY + timedelta(minutes=place * 7919 % 250_000)}
+        for place, one in enumerate(rows(count, **changes))
+    ]
+
+
+def test_a_large_partition_in_which_times_overlap_is_sorted_once(open_writer, rows):
     writer = open_writer(max_file_size_mb=1, compression="none", enable_optimization=False)
     for part in range(3):
-        writer.write_log_rows(
-            [{**one, "run_id": os.urandom(60).hex(), "pipeline_id": f"p{part}"} for one in rows(9_000)]
-        )
+        writer.write_log_rows(at_any_time(rows, 5_000, pipeline_id=f"p{part}"))
+    assert writer.maintain_table({"analyze": True})["results"]["analyze"]["overlap"] == 3
     done = writer.optimize_table(enable_zordering=True)
     assert done["optimizations_applied"] == ["zordering"]
     assert done["metrics"]["files_after"] >= 2
-    assert "nothing was written since" in writer.optimize_table(enable_zordering=True)["reason"]
-    assert writer.get_table_info()["row_count"] == 27_000
+    assert writer.maintain_table({"analyze": True})["results"]["analyze"]["overlap"] < 2
+    assert "overlap" in writer.optimize_table(enable_zordering=True)["reason"]
+    assert writer.get_table_info()["row_count"] == 15_000
 
 
-def test_a_table_partitioned_by_a_column_to_sort_by_is_sorted_by_the_others(open_writer, rows):
+def test_what_lies_in_the_order_of_time_is_not_sorted(open_writer, rows):
+    writer = open_writer(max_file_size_mb=1, compression="none", enable_optimization=False)
+    for part in range(3):
+        day = DAY + timedelta(days=part)
+        writer.write_log_rows([{**one, "start_time": day} for one in at_any_time(rows, 5_000)])
+    assert "overlap" in writer.optimize_table(enable_zordering=True)["reason"]
+
+
+def test_each_partition_is_sorted_by_itself_also_that_of_null(open_writer, rows):
     writer = open_writer(
         max_file_size_mb=1, compression="none", enable_optimization=False, partition_columns=["pipeline_id"]
     )
-    for pipeline in ("p", None):
-        for _ in range(2):
-            writer.write_log_rows(
-                [{**one, "run_id": os.urandom(60).hex(), "pipeline_id": pipeline} for one in rows(9_000)]
-            )
-    assert "zordering" in writer.optimize_table()["optimizations_applied"]
+    for pipeline in ("p", None, "p", None):
+        writer.write_log_rows(at_any_time(rows, pipeline_id=pipeline))
+    assert writer.optimize_table()["metrics"]["zordering"]["partitions"] == 2
     assert writer.get_table_info()["row_count"] == 36_000
 
 
