@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
@@ -405,7 +406,9 @@ class LogClient(LogWriter):
 
 def _parcel(outbounds: list[Outbound], quarantine_table: str) -> Parcel:
     batches = [outbound.delivery.batch for outbound in outbounds]
+    began = time.perf_counter()
     content, shares = pack(batches, quarantine_table)
+    took = time.perf_counter() - began
     if content.size <= INLINE_BYTES:
         payload = Payload(inline=content.to_pybytes())
     else:
@@ -429,7 +432,7 @@ def _parcel(outbounds: list[Outbound], quarantine_table: str) -> Parcel:
                 shares=own,
             )
         )
-    return Parcel(tuple(entries), payload)
+    return Parcel(tuple(entries), payload, took)
 
 
 def _unanswered(service: str, outbound: Outbound, cause: BaseException | None) -> WriterTableError:

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import os
 import uuid
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ import ray
 
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
+from actors.tally import Histogram, Tally
 from actors.wire import Entry, Parcel, Payload, Slice, pack
 from sfwriter.batch import KEY_PREFIX, Token
 from sfwriter.clock import SystemClock
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from sfwriter.flow.vocabulary import Command, Event, Refused
 
 KEPT_LATENCIES = 4096
+STAGES = ("encode", "wait", "stage", "commit", "total")
+"""Packing rows for the wire (the client's); waiting for a writer; its work; the commit; from arrival to answer."""
 
 
 class _Held:
@@ -128,11 +131,13 @@ class Coordinator:
         self._wake_at: float | None = None
         self._quiet: list[asyncio.Future[None]] = []
         self._draining = False
-        self._rows = self._bytes = self._batches = self._commits = self._quarantined = self._refusals = 0
+        self._rows = self._bytes = self._batches = self._quarantined = self._refusals = 0
+        self._commits: Counter[str] = Counter()
         self._retries = 0
-        self._latencies: dict[str, deque[float]] = {
-            stage: deque(maxlen=KEPT_LATENCIES) for stage in ("wait", "stage", "commit", "total")
-        }
+        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=KEPT_LATENCIES) for stage in STAGES}
+        self._histograms = {stage: Histogram() for stage in STAGES}
+        self._by_table, self._by_producer = Tally(), Tally()
+        self._queues: Counter[str] = Counter()
         self._began: dict[int, float] = {}
 
     # ------------------------------------------------------------ what clients call
@@ -146,8 +151,13 @@ class Coordinator:
         """
         self._clients[client] = self._clock.monotonic()
         self._pool.warm_up()
+        self._took("encode", parcel.packed_secs)
         done = [self._take(entry, parcel.payload) for entry in parcel.entries]
-        answers = await asyncio.gather(*done)
+        self._queues[client] += len(done)
+        try:
+            answers = await asyncio.gather(*done)
+        finally:
+            self._queues[client] -= len(done)
         return {"answers": answers, "window_bytes": self._window()}
 
     async def submit(
@@ -242,6 +252,7 @@ class Coordinator:
     async def leave(self, client: str) -> None:
         """A client goes: its window is the others'."""
         self._clients.pop(client, None)
+        self._queues.pop(client, None)
 
     # ------------------------------------------------------------ what operators call
 
@@ -274,7 +285,7 @@ class Coordinator:
             "rows_total": self._rows,
             "bytes_total": self._bytes,
             "batches_total": self._batches,
-            "commits_total": self._commits,
+            "commits_total": self._commits.total(),
             "quarantined_rows_total": self._quarantined,
             "refusals_total": self._refusals,
             "retries_total": self._retries,
@@ -284,8 +295,16 @@ class Coordinator:
             "budget_bytes": machine.budget.total,
             "in_flight_batches": machine.in_flight,
             "clients": len(self._clients),
+            "client_queues": {client: self._queues[client] for client in self._clients},
+            "histograms": {stage: kept.figures() for stage, kept in self._histograms.items()},
+            "tables": self._by_table.figures(),
+            "producers": self._by_producer.figures(),
             "memory_bytes": process_memory().own,
         }
+
+    async def commits(self) -> dict[str, int]:
+        """Table to commits of this life."""
+        return dict(self._commits)
 
     async def writers(self) -> list[dict[str, Any]]:
         """Each writer's state."""
@@ -369,8 +388,6 @@ class Coordinator:
 
     def _feed(self, event: Event) -> None:
         now = self._clock.monotonic()
-        if isinstance(event, CommitLanded):
-            self._commits += 1
         self._retries += isinstance(event, TRIED_AGAIN)
         for command in self._machine.handle(event, now):
             self._carry_out(command)
@@ -404,9 +421,9 @@ class Coordinator:
 
     async def _stage(self, command: Stage) -> None:
         began = self._clock.monotonic()
-        self._latencies["wait"].extend(
-            began - self._began[ticket] for ticket, _ in command.batches if ticket in self._began
-        )
+        for ticket, _ in command.batches:
+            if ticket in self._began:
+                self._took("wait", began - self._began[ticket])
         work: dict[int, tuple[Payload, list[Slice]]] = {}
         table = None if command.table == self._log_table else command.table
         for ticket, token in command.batches:
@@ -417,23 +434,32 @@ class Coordinator:
             slices = work.setdefault(id(held.payload), (held.payload, []))[1]
             slices.append(Slice(token, share.stream, share.offset, share.rows))
         event = await self._pool.stage(command.job, self._tables.of(command.table).table.spec, list(work.values()))
-        self._latencies["stage"].append(self._clock.monotonic() - began)
+        self._took("stage", self._clock.monotonic() - began)
         self._feed(event)
 
     async def _on_thread(self, table: str, call: Callable[[], Event], stage: str | None) -> None:
         began = self._clock.monotonic()
         event = await asyncio.get_running_loop().run_in_executor(self._thread(table), call)
         if stage is not None:
-            self._latencies[stage].append(self._clock.monotonic() - began)
+            self._took(stage, self._clock.monotonic() - began)
+        self._commits[table] += isinstance(event, CommitLanded)
         self._feed(event)
 
     def _settle(self, command: Answer) -> None:
         held = self._held.pop(command.ticket)
         entry, answer = held.entry, command.answer
-        self._latencies["total"].append(self._clock.monotonic() - self._began.pop(command.ticket))
+        took = self._clock.monotonic() - self._began.pop(command.ticket)
+        self._took("total", took)
         if isinstance(answer, Acknowledged):
             if not answer.already:
+                self._by_producer.add(
+                    answer.token.producer_id,
+                    sum(share.rows for share in entry.shares if share.table != self._quarantine_table),
+                    sum(share.nbytes for share in entry.shares),
+                    took,
+                )
                 for share in entry.shares:
+                    self._by_table.add(share.table or self._log_table, share.rows, share.nbytes, took)
                     if share.table == self._quarantine_table:
                         self._quarantined += share.rows
                     else:
@@ -449,6 +475,10 @@ class Coordinator:
             outcome = (answer.reason.name, answer.expected, self._error(answer, held.given))
         if not held.done.done():
             held.done.set_result(outcome)
+
+    def _took(self, stage: str, secs: float) -> None:
+        self._latencies[stage].append(secs)
+        self._histograms[stage].add(secs)
 
     def _error(self, refused: Refused, given: Submitted) -> WriterError:
         return refusal_error(refused, given, self._limits.budget_bytes)

@@ -8,7 +8,9 @@ from collections import deque
 from typing import Any
 
 import ray
+from ray.util.metrics import Counter, Gauge
 
+from actors.exposition import COUNTERS, GAUGES
 from actors.options import CALL_TIMEOUT_S, HISTORY_S, NAMESPACE, SNAPSHOT_EVERY_S, actor_name
 from sfwriter.clock import SystemClock
 from sfwriter.limits import process_memory
@@ -16,6 +18,8 @@ from sfwriter.limits import process_memory
 COUNTED = ("rows_total", "bytes_total", "batches_total", "commits_total")
 TOTALS = (*COUNTED, "quarantined_rows_total", "refusals_total", "retries_total", "writer_deaths_total")
 RATE_OVER_S = 60.0
+LOOK_TIMEOUT_S = 2.0
+"""For the maintenance actor, whose answer is not worth waiting for."""
 
 
 class Totals:
@@ -46,6 +50,12 @@ class Metrics:
         self._clock = SystemClock()
         self._lock = threading.Lock()
         self._totals = Totals()
+        tags = {"tag_keys": ("service",)}
+        self._gauges = {name: Gauge(f"sfwriter_{name}", text, **tags) for name, text in GAUGES.items()}
+        self._counters = {name: Counter(f"sfwriter_{name}", text, **tags) for name, text in COUNTERS.items()}
+        for metric in (*self._gauges.values(), *self._counters.values()):
+            metric.set_default_tags({"service": service})
+        self._counted: dict[str, int] = {}
         self._history: deque[tuple[float, dict[str, Any]]] = deque(maxlen=int(HISTORY_S / SNAPSHOT_EVERY_S))
         threading.Thread(target=self._keep_looking, name="metrics", daemon=True).start()
 
@@ -84,11 +94,34 @@ class Metrics:
             look, writers = ray.get([coordinator.look.remote(), coordinator.writers.remote()], timeout=CALL_TIMEOUT_S)
         except Exception:  # noqa: BLE001  a coordinator that is away is looked at again in a second
             return
+        care = self._care()
         memory = {writer["name"]: writer["memory_bytes"] for writer in writers}
         memory.update(coordinator=look["memory_bytes"], metrics=process_memory().own)
+        if care is not None:
+            memory["maintenance"] = care.pop("memory_bytes")
         with self._lock:
-            figures = {**look, **self._totals.add(look), "actor_memory_bytes": memory}
+            figures = {**look, **self._totals.add(look), "actor_memory_bytes": memory, "maintenance": care}
             self._history.append((self._clock.monotonic(), figures))
+        self._shown(figures)
+
+    def _care(self) -> dict[str, Any] | None:
+        """What the maintenance actor does; None while it does not answer."""
+        try:
+            actor = ray.get_actor(actor_name(self._service, "maintenance"), namespace=NAMESPACE)
+            found: dict[str, Any] = ray.get(actor.look.remote(), timeout=LOOK_TIMEOUT_S)
+        except Exception:  # noqa: BLE001  it may be away, or in the middle of a start
+            return None
+        return found
+
+    def _shown(self, figures: dict[str, Any]) -> None:
+        """Hand the figures to Ray's own metrics, which its agents export."""
+        for name, gauge in self._gauges.items():
+            gauge.set(figures[name])
+        for name, counter in self._counters.items():
+            more = figures[name] - self._counted.get(name, 0)
+            self._counted[name] = figures[name]
+            if more > 0:
+                counter.inc(more)
 
 
 MetricsActor = ray.remote(Metrics)

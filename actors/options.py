@@ -35,6 +35,15 @@ STAGE_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 30.0
 """For calls that only look: ping, health, metrics."""
 
+CARE_EVERY_S = 5.0
+"""How often the maintenance actor asks what was written."""
+
+NICE = 10
+"""What maintenance adds to its process's niceness: a tenth of the processor where writers want it."""
+
+REST = 1.0
+"""Rest after a job that nobody asked for, as a share of its time: half of the time nothing is rewritten."""
+
 SNAPSHOT_EVERY_S = 1.0
 HISTORY_S = 300.0
 
@@ -63,6 +72,16 @@ def coordinator_options(service: str) -> dict[str, Any]:
 def metrics_options(service: str) -> dict[str, Any]:
     """As the coordinator: it outlives everybody, and its history dies with it."""
     return {**coordinator_options(service), "name": actor_name(service, "metrics"), "max_concurrency": 16}
+
+
+def maintenance_options(service: str) -> dict[str, Any]:
+    """As the coordinator, but a job that its death cut off is repeated by Ray: no job does harm twice."""
+    return {
+        **coordinator_options(service),
+        "name": actor_name(service, "maintenance"),
+        "max_concurrency": 16,
+        "max_task_retries": 2,
+    }
 
 
 def writer_options(service: str, which: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -13,8 +14,17 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from actors.client import LogClient, RemoteChannel
 from actors.cluster import end_ray, join_ray, start_ray
 from actors.coordinator import CoordinatorActor
+from actors.exposition import exposition
+from actors.maintenance import MaintenanceActor
 from actors.metrics import MetricsActor
-from actors.options import CALL_TIMEOUT_S, NAMESPACE, actor_name, coordinator_options, metrics_options
+from actors.options import (
+    CALL_TIMEOUT_S,
+    NAMESPACE,
+    actor_name,
+    coordinator_options,
+    maintenance_options,
+    metrics_options,
+)
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError
@@ -23,11 +33,15 @@ from sfwriter.runtime.examining import rules_of
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from sfwriter.results import MaintainResult
+
 START_TIMEOUT_S = 60.0
+PROGRESS_EVERY_S = 0.5
 PRIVATE_TO_CLIENTS = ("producer_id",)
 """Options that are a client's own: a service is the same service whatever they are."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -64,6 +78,7 @@ class Service:
             running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
             _check_same(name, config, running)
             cast("Any", MetricsActor).options(**metrics_options(name)).remote(name)
+            _maintenance(name, config)
         except BaseException:
             if started_ray is not None:
                 end_ray(started_ray)
@@ -92,12 +107,21 @@ class Service:
             ) from error
         return figures
 
+    def prometheus(self) -> str:
+        """`metrics` as the text that Prometheus reads.
+
+        Raises:
+            WriterError: as `metrics`.
+        """
+        return exposition(self.name, self.metrics())
+
     def health(self) -> dict[str, Any]:
         """`status` (`ok`, `degraded`, `down`) with `reasons`, and the state of each actor."""
         clock = SystemClock()
         reasons: list[str] = []
         coordinator = self._look_at("coordinator", clock, reasons)
         metrics = self._look_at("metrics", clock, reasons)
+        maintenance = self._look_at("maintenance", clock, reasons)
         writers: list[dict[str, Any]] = []
         if coordinator["state"] != "down":
             try:
@@ -117,7 +141,7 @@ class Service:
             "coordinator": coordinator,
             "writers": writers,
             "metrics": metrics,
-            "maintenance": {"pid": None, "node_id": None, "state": "absent", "restarts": 0, "last_seen": None},
+            "maintenance": maintenance,
         }
 
     def reconcile(self) -> dict[str, Any]:
@@ -136,15 +160,36 @@ class Service:
             "quarantined_rows": ledger["quarantined_rows"],
         }
 
-    def maintain(self, options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Maintenance through the service.
+    def maintain(
+        self, options: Mapping[str, Any] | None = None, progress: Callable[[dict[str, Any]], None] | None = None
+    ) -> MaintainResult:
+        """Have the maintenance actor do what `LogWriter.maintain_table` does; one job at a time.
+
+        Args:
+            options: operation to True or False, and `retention_hours`; None for all operations.
+            progress: told a few times a second which job runs (`table`, `step`, `started`), while there is one.
 
         Raises:
-            WriterError: always; it is not available in this version.
+            WriterValidationError, WriterTableError: as `LogWriter.maintain_table`.
+            WriterError: the actor died again and again; what it had committed stays.
         """
-        raise WriterError(
-            f"maintain({options!r}) is not available in this version", suggestions=["the table is safe without it"]
-        )
+        actor = _maintenance(self.name, ray.get(self.coordinator.configuration.remote(), timeout=CALL_TIMEOUT_S))
+        answer = actor.maintain.remote(dict(options) if isinstance(options, Mapping) else options)
+        try:
+            while not ray.wait([answer], timeout=PROGRESS_EVERY_S)[0]:
+                running = ray.get(actor.look.remote(), timeout=CALL_TIMEOUT_S)["running"] if progress else None
+                if progress is not None and running is not None:
+                    progress(running)
+            result: MaintainResult = ray.get(answer)
+        except RayTaskError as error:
+            raise cast("Any", error).as_instanceof_cause() from None
+        except (RayActorError, GetTimeoutError) as error:
+            raise WriterError(
+                f"the maintenance actor of service {self.name!r} did not end its job: {error}",
+                suggestions=["run it again: what is done already is not done twice"],
+                retriable=True,
+            ) from error
+        return result
 
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
         """Take nothing more and settle everything accepted: `drained`, and `in_flight_batches` where time ran out."""
@@ -164,7 +209,7 @@ class Service:
                 coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S
             )
             started_ray = ray.get(coordinator.retire.remote(), timeout=CALL_TIMEOUT_S)
-        for role in ("metrics", "coordinator"):
+        for role in ("maintenance", "metrics", "coordinator"):
             with contextlib.suppress(ValueError):
                 ray.kill(ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE))
         if started_ray is not None:
@@ -234,6 +279,11 @@ def connect(
     config = welcome["config"].replace(**changes)
     channel = RemoteChannel(name, coordinator, config, identity, welcome["window_bytes"], on_full=on_full)
     return LogClient(config, channel)
+
+
+def _maintenance(name: str, config: WriterConfig) -> Any:
+    """The maintenance actor, which begins where there is none."""
+    return cast("Any", MaintenanceActor).options(**maintenance_options(name)).remote(name, config)
 
 
 def _find(name: str) -> Any:

@@ -69,10 +69,11 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What one call of a client brings."""
+    """What one call of a client brings, and how long its rows took to pack."""
 
     entries: tuple[Entry, ...]
     payload: Payload
+    packed_secs: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class Questions:
         Args:
             **options: `enable_partitioning` joins the small files of each partition up to
                 `max_file_size_mb`; `enable_compression` rewrites partitions with files of another codec than
-                `compression`; `enable_zordering` sorts partitions larger than one file by time and pipeline;
+                `compression`; `enable_zordering` sorts partitions larger than one file by time;
                 `enable_vacuum` deletes files that were replaced more than a week ago.
 
         Raises:

@@ -16,11 +16,39 @@ from sfwriter.maintenance.plan import compactions, pays
 from sfwriter.storage.engine import Survey
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sfwriter.runtime.telling import Teller
     from sfwriter.storage.engine import Table
 
 WRITES_PER_LOOK = 100
 """A look reads the log once: about what two commits cost."""
+
+
+def join_small_files(
+    table: Table, is_over: Callable[[], bool] = lambda: False, tell: Callable[[str], object] = lambda _: None
+) -> tuple[int, int]:
+    """Join the small files of a table if that pays.
+
+    Args:
+        table: it.
+        is_over: asked between two partitions whether to stop.
+        tell: told what is being done.
+
+    Returns:
+        How many files were joined, and into how many; 0 and 0 where it does not pay.
+    """
+    jobs = compactions(table.run(Survey())["partitions"], table.spec.max_file_bytes)
+    if not pays(jobs):
+        return 0, 0
+    before = after = 0
+    for number, job in enumerate(jobs, 1):
+        if is_over():
+            break
+        tell(f"joining {job.files_before} files: partition {number} of {len(jobs)}")
+        figures = table.run(job.action)
+        before, after = before + figures["files_removed"], after + figures["files_added"]
+    return before, after
 
 
 class Keeper:
@@ -57,15 +85,9 @@ class Keeper:
     def _look(self) -> None:
         name = self._table.spec.name
         try:
-            jobs = compactions(self._table.run(Survey())["partitions"], self._table.spec.max_file_bytes)
-            if not pays(jobs):
-                return
-            for job in jobs:
-                if self._ended:
-                    return
-                self._table.run(job.action)
-            self._log.info("{}: {} small files joined into {}", name, sum(job.files_before for job in jobs),
-                           sum(job.files_after for job in jobs))  # fmt: skip
+            before, after = join_small_files(self._table, lambda: self._ended)
+            if before:
+                self._log.info("{}: {} small files joined into {}", name, before, after)
         except WriterError as error:
             self._failed = True
             self._log.warning("{}: maintenance is off for this writer: {}", name, error.message)

@@ -36,7 +36,15 @@ MAX_HOURS = 24 * 36_500
 class Maintainer:
     """Maintains one table. Thread-safe as far as the table's `run` is."""
 
-    def __init__(self, table: Table, clock: Clock, *, evolution: bool, sorting: bool) -> None:
+    def __init__(
+        self,
+        table: Table,
+        clock: Clock,
+        *,
+        evolution: bool,
+        sorting: bool,
+        tell: Callable[[str], object] = lambda _: None,
+    ) -> None:
         """Prepare for a table.
 
         Args:
@@ -44,7 +52,9 @@ class Maintainer:
             clock: for durations.
             evolution: whether columns beside the log's are in order.
             sorting: whether columns to sort by are chosen (`auto_optimize_schema`).
+            tell: told what is being done, as short texts.
         """
+        self._tell = tell
         self._sorting = sorting
         self._table = table
         self._clock = clock
@@ -63,6 +73,7 @@ class Maintainer:
             reasons.append(NO_TABLE)
         else:
             for name in [name for name, is_wanted in wanted.items() if is_wanted]:
+                self._tell(name)
                 figures, reason = self._optimization(name)
                 if reason is None:
                     applied.append(name)
@@ -98,7 +109,9 @@ class Maintainer:
             "cleanup_log": self._tidied,
         }
         if exists:
-            results = {name: calls[name]() for name in OPERATIONS if asked.get(name)}
+            for name in [name for name in OPERATIONS if asked.get(name)]:
+                self._tell(name)
+                results[name] = calls[name]()
         elif asked:
             results = {name: {"reason": NO_TABLE} for name in OPERATIONS if asked.get(name)}
         return {
@@ -156,7 +169,12 @@ class Maintainer:
         return (figures, None) if figures["files_removed"] else ({}, reason)
 
     def _rewritten(self, jobs: list[Job]) -> dict[str, Any]:
-        done = [figures for job in jobs if (figures := self._table.run(job.action))["files_removed"]]
+        done = []
+        for number, job in enumerate(jobs, 1):
+            self._tell(f"rewriting {job.files_before} files: partition {number} of {len(jobs)}")
+            figures = self._table.run(job.action)
+            if figures["files_removed"]:
+                done.append(figures)
         return {
             "partitions": len(done),
             "files_removed": sum(figures["files_removed"] for figures in done),

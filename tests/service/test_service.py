@@ -191,10 +191,9 @@ def test_health_metrics_and_reconcile_say_what_the_contract_lists(service: Servi
         client.write_log_rows(rows())
         health = service.health()
         assert health["status"] == "ok", health["reasons"]
-        for actor in (health["coordinator"], health["metrics"], *health["writers"]):
+        for actor in (health["coordinator"], health["metrics"], health["maintenance"], *health["writers"]):
             assert {"pid", "node_id", "state", "restarts", "last_seen"} <= set(actor)
             assert actor["pid"] > 0
-        assert {"pid", "node_id", "state", "restarts", "last_seen"} <= set(health["maintenance"])
         metrics = service.metrics()
         assert metrics["rows_total"] >= 7
         for name in ("bytes", "batches", "commits"):
@@ -203,7 +202,12 @@ def test_health_metrics_and_reconcile_say_what_the_contract_lists(service: Servi
         for stage in ("wait", "stage", "commit", "total"):
             assert 0 <= metrics["latency_secs"][stage]["p50"] <= metrics["latency_secs"][stage]["p99"]
         assert metrics["in_flight_bytes"] <= metrics["budget_bytes"]
-        assert {"coordinator", "metrics"} < set(metrics["actor_memory_bytes"])
+        assert {"coordinator", "metrics", "maintenance"} < set(metrics["actor_memory_bytes"])
+        assert client.producer_id in metrics["producers"]
+        assert metrics["tables"][client.get_table_info()["table_fqn"]]["rows"] >= 7
+        assert metrics["histograms"]["total"]["count"] >= 1
+        assert set(metrics["client_queues"].values()) == {0}
+        assert f'sfwriter_producer_rows_total{{producer="{client.producer_id}",service=' in service.prometheus()
         ledger = service.reconcile()
         assert ledger["consistent"]
         entry = ledger["producers"][client.producer_id]
@@ -292,7 +296,7 @@ def test_after_drain_nothing_is_taken_and_after_stop_every_future_is_answered(st
         client.write_log_rows(rows())
     with pytest.raises(WriterError):
         connect(service.name)
-    for role in ("coordinator", "metrics"):
+    for role in ("coordinator", "metrics", "maintenance"):
         with pytest.raises(ValueError, match="Failed to look up actor"):
             ray.get_actor(actor_name(service.name, role), namespace=NAMESPACE)
 
@@ -313,8 +317,3 @@ connect("outliving").write_log_rows([{{"phase": "gold", "step_name": "s"}}])
             assert client.get_table_info()["row_count"] == 8
     finally:
         service.stop()
-
-
-def test_maintain_says_that_it_is_not_there_yet(service: Service) -> None:
-    with pytest.raises(WriterError, match="not available"):
-        service.maintain({"optimize": True})

@@ -1,0 +1,94 @@
+"""The maintenance actor: what is asked of it, what it does by itself, and its death."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import ray
+from deltalake import DeltaTable
+
+from actors import Service, connect
+from actors.options import NAMESPACE, actor_name
+from sfwriter import WriterValidationError
+from sfwriter.maintenance import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROW = {"phase": "gold", "step_name": "s"}
+
+
+def wait_for(what: Callable[[], bool], secs: float = 60.0) -> None:
+    deadline = time.monotonic() + secs
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_it_does_what_a_writer_does_and_says_how_far_it_is(start: Callable[..., Service]) -> None:
+    service = start(enable_optimization=False)
+    assert service.maintain()["maintained"] is False
+    with connect(service.name) as client:
+        for _ in range(5):
+            client.write_log_rows([ROW])
+        told: list[dict[str, Any]] = []
+        result = service.maintain({"optimize": True, "validate_schema": True}, progress=told.append)
+        assert result["maintenance_operations"] == ["optimize", "validate_schema"]
+        assert result["results"]["optimize"]["optimizations_applied"] == ["partitioning"]
+        assert all({"table", "step", "started"} <= set(job) for job in told)
+        info = client.get_table_info()
+        assert (info["num_files"], info["row_count"]) == (1, 5)
+        assert client.write_log_rows([ROW])["success"]
+    for wrong in ({"optimise": True}, {"optimize": 1}, "optimize"):
+        with pytest.raises(WriterValidationError):
+            service.maintain(wrong)  # type: ignore[arg-type]
+    with pytest.raises(WriterValidationError, match="retention"):
+        service.maintain({"vacuum": True, "retention_hours": 1})
+    care = service.metrics()["maintenance"]
+    assert care["running"] is None
+    assert care["last"]["table"] == info["table_fqn"]
+    assert care["failures_total"] >= 3
+    assert service.health()["maintenance"]["state"] == "idle"
+
+
+def test_jobs_that_are_asked_for_together_come_one_after_the_other(start: Callable[..., Service]) -> None:
+    service = start(enable_optimization=False)
+    with connect(service.name) as client, ThreadPoolExecutor(4) as threads:
+        for _ in range(4):
+            client.write_log_rows([ROW])
+        jobs = [threads.submit(service.maintain, {"optimize": True}) for _ in range(4)]
+        applied = [job.result()["results"]["optimize"]["optimized"] for job in jobs]
+        assert sorted(applied) == [False, False, False, True]
+        assert client.get_table_info()["row_count"] == 4
+
+
+def test_many_small_files_are_joined_by_themselves(start: Callable[..., Service]) -> None:
+    service = start(max_batch_mb=0.001)
+    with connect(service.name) as client:
+        wide = [{**ROW, "error_message": "x" * 2_000, "success": False}]
+        futures = [client.submit_log_rows(wide) for _ in range(plan.LEAST_SAVED + 150)]
+        assert all(future.result(60)["success"] for future in futures)
+        table = client.get_table_info()["location"]
+        wait_for(lambda: any(entry["operation"] == "OPTIMIZE" for entry in DeltaTable(table).history()))
+        assert client.get_table_info()["row_count"] >= len(futures)
+        assert service.reconcile()["consistent"]
+
+
+def test_a_job_that_its_death_cut_off_is_done_again(start: Callable[..., Service]) -> None:
+    service = start(enable_optimization=False)
+    with connect(service.name) as client, ThreadPoolExecutor(1) as threads:
+        for _ in range(4):
+            client.write_log_rows([ROW])
+        # This process holds the table's lock, so the actor waits in the middle of its job.
+        with client._log_table._maintainer._alone():  # type: ignore[attr-defined]
+            job = threads.submit(service.maintain, {"optimize": True})
+            actor = ray.get_actor(actor_name(service.name, "maintenance"), namespace=NAMESPACE)
+            wait_for(lambda: ray.get(actor.look.remote())["running"] is not None)
+            psutil.Process(ray.get(actor.ping.remote())["pid"]).kill()
+        assert job.result(60)["results"]["optimize"]["optimized"]
+        assert client.get_table_info()["num_files"] == 1
+        assert service.health()["maintenance"]["restarts"] == 1
