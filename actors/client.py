@@ -10,6 +10,7 @@ Never does: commit, stage, or trust that "sent" means anything.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from concurrent.futures import Future
@@ -163,17 +164,41 @@ class RemoteChannel:
                     self.coordinator.hurry.remote()
             return True
 
+    def uncommitted(self) -> list[dict[str, Any]]:
+        """What is not settled: see `LogClient.uncommitted`."""
+        with self._changed:
+            return [
+                {
+                    "producer_id": outbound.delivery.producer_id,
+                    "sequence": outbound.number,
+                    "rows": int(outbound.delivery.batch.rows.num_rows),
+                    "sent": outbound.number is not None and outbound.line.sent.get(outbound.number) is outbound,
+                }
+                for outbound in self._window.unsettled()
+            ]
+
     def usage(self) -> Usage:
         """What this client holds, against its window."""
         with self._changed:
             return Usage(self._window.held_bytes, self._peak, self._window_bytes, self._retries)
 
-    def close(self) -> None:
-        """Settle everything, then leave."""
+    def close(self, timeout: float | None = None) -> None:
+        """Settle everything, then leave.
+
+        Raises:
+            WriterPerformanceError: `timeout` seconds were too few; nothing is given up.
+        """
         with self._changed:
             if self._closed:
                 return
-        self.flush()
+        if not self.flush(timeout):
+            left = self.uncommitted()
+            raise WriterPerformanceError(
+                f"{len(left)} batches were not settled within {timeout:g} s; the client stays open and goes on",
+                context={"uncommitted": left},
+                suggestions=["call close() again, or keep what `context['uncommitted']` names and send it again later"],
+                retriable=True,
+            )
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -358,6 +383,27 @@ class LogClient(LogWriter):
 
     def _open_channel(self) -> Channel:
         return self._remote
+
+    def uncommitted(self) -> list[dict[str, Any]]:
+        """What is not settled yet, batch by batch: `producer_id`, `sequence`, `rows`, `sent`.
+
+        `sequence` is None where the batch has no number yet. What is `sent` may be committed all the same; the
+        others are not.
+        """
+        return self._remote.uncommitted()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Settle everything and leave the service. A second call does nothing.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
+        Raises:
+            WriterPerformanceError: they were too few. `context["uncommitted"]` lists what is left, the client
+                stays open and goes on.
+        """
+        if os.getpid() == self._process:
+            self._remote.close(timeout)
 
     @property
     def coordinator(self) -> Any:

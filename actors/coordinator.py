@@ -24,6 +24,7 @@ from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
 from actors.tally import Histogram, Tally
 from actors.wire import Entry, Parcel, Payload, Slice, pack
+from sfwriter import __version__
 from sfwriter.batch import KEY_PREFIX, Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -247,7 +248,7 @@ class Coordinator:
         """Welcome a client: the configuration that it gates with, and its window."""
         self._clients[client] = self._clock.monotonic()
         self._pool.warm_up()
-        return {"config": self._config, "window_bytes": self._window(), "life": self._life}
+        return {"config": self._config, "window_bytes": self._window(), "version": __version__}
 
     async def leave(self, client: str) -> None:
         """A client goes: its window is the others'."""
@@ -432,7 +433,7 @@ class Coordinator:
                 continue
             share = next(share for share in held.entry.shares if share.table == table)
             slices = work.setdefault(id(held.payload), (held.payload, []))[1]
-            slices.append(Slice(token, share.stream, share.offset, share.rows))
+            slices.append(Slice(token, share.stream, share.offset, share.rows, share.nbytes))
         event = await self._pool.stage(command.job, self._tables.of(command.table).table.spec, list(work.values()))
         self._took("stage", self._clock.monotonic() - began)
         self._feed(event)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sfwriter.service")
 
+IDLE_S = 60.0
+"""A writer that had nothing to do for so long goes, down to the last one."""
+
 RESTART_AFTER_S = 1.0
 """Pause after a writer that could not even start."""
 
@@ -31,13 +34,14 @@ RESTART_AFTER_S = 1.0
 class _Seat:
     """One writer actor."""
 
-    __slots__ = ("actor", "job", "name", "number", "state")
+    __slots__ = ("actor", "job", "jobs", "name", "number", "state")
 
     def __init__(self, number: int, name: str, actor: Any) -> None:
         self.number = number
         self.name = name
         self.actor = actor
         self.job: int | None = None
+        self.jobs = 0
         self.state = "starting"
 
 
@@ -49,7 +53,7 @@ class WriterPool:
         self._service = service
         self._size = size
         self._numbers = itertools.count()
-        self._seats: dict[int, _Seat] = {}
+        self.seats: dict[int, _Seat] = {}
         self._idle: list[_Seat] = []
         self._starting: set[asyncio.Task[None]] = set()
         self._waiters: list[asyncio.Future[None]] = []
@@ -57,13 +61,14 @@ class WriterPool:
 
     def warm_up(self) -> None:
         """Make the first writer, so that the first batch does not wait for it."""
-        if not self._seats:
+        if not self.seats:
             self._hire()
 
     async def stage(self, job: int, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> Event:
         """Have a writer stage the work, and say how that ended. Never raises."""
         seat = await self._take()
         seat.job, seat.state = job, "staging"
+        seat.jobs += 1
         try:
             staged = await seat.actor.stage.remote(spec, work)
         except (RayActorError, OutOfMemoryError) as error:
@@ -86,25 +91,25 @@ class WriterPool:
 
     def abandon(self, job: int) -> None:
         """Kill the writer that stages this job; its call ends as a death, which nobody waits for any more."""
-        for seat in list(self._seats.values()):
+        for seat in list(self.seats.values()):
             if seat.job == job:
                 log.warning("writer %s hangs and is replaced", seat.name)
                 self._dismiss(seat)
 
     async def look(self) -> list[dict[str, Any]]:
         """Each writer's state, pid, node and memory."""
-        return await asyncio.gather(*(self._look_at(seat) for seat in self._seats.values()))
+        return await asyncio.gather(*(self._look_at(seat) for seat in self.seats.values()))
 
     def stop(self) -> None:
         """Kill all writers."""
-        for seat in list(self._seats.values()):
-            self._dismiss(seat)
+        for seat in list(self.seats.values()):
+            self._remove(seat)
 
     # ------------------------------------------------------------ seats
 
     async def _take(self) -> _Seat:
         while not self._idle:
-            if len(self._seats) < self._size and not any(seat.state == "starting" for seat in self._seats.values()):
+            if len(self.seats) < self._size and not any(seat.state == "starting" for seat in self.seats.values()):
                 self._hire()
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -117,7 +122,7 @@ class WriterPool:
         # The number alone could be in use by a writer of this coordinator's previous life.
         name = f"{number}-{str(ray.get_runtime_context().get_actor_id())[:8]}-{next(_UNIQUE)}"
         actor = cast("Any", WriterActor).options(**writer_options(self._service, name)).remote()
-        seat = self._seats[number] = _Seat(number, f"writer-{name}", actor)
+        seat = self.seats[number] = _Seat(number, f"writer-{name}", actor)
         task = asyncio.get_running_loop().create_task(self._await_start(seat))
         self._starting.add(task)  # the loop itself holds tasks only weakly
         task.add_done_callback(self._starting.discard)
@@ -134,19 +139,30 @@ class WriterPool:
 
     def _give_back(self, seat: _Seat) -> None:
         seat.job, seat.state = None, "idle"
-        if seat.number in self._seats:
+        if seat.number in self.seats:
             self._idle.append(seat)
+            asyncio.get_running_loop().call_later(IDLE_S, self._let_go, seat, seat.jobs)
         self._wake()
 
+    def _let_go(self, seat: _Seat, jobs: int) -> None:
+        """End a writer that is idle and has been since its job of this number, unless it is the last one."""
+        if seat in self._idle and seat.jobs == jobs and len(self.seats) > 1:
+            self._remove(seat)
+
     def _dismiss(self, seat: _Seat) -> None:
-        if self._seats.pop(seat.number, None) is None:
+        """Give up a writer that died or hangs."""
+        if seat.number in self.seats:
+            self.deaths += 1
+            self._remove(seat)
+            self._wake()
+
+    def _remove(self, seat: _Seat) -> None:
+        if self.seats.pop(seat.number, None) is None:
             return
-        self.deaths += 1
         if seat in self._idle:
             self._idle.remove(seat)
         with contextlib.suppress(Exception):  # it may be dead already, which is what is wanted
             ray.kill(seat.actor)
-        self._wake()
 
     def _wake(self) -> None:
         while self._waiters:

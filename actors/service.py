@@ -25,6 +25,7 @@ from actors.options import (
     maintenance_options,
     metrics_options,
 )
+from sfwriter import __version__
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError
@@ -264,7 +265,7 @@ def connect(
 
     Raises:
         WriterError: no Ray or no service of this name runs.
-        WriterConfigurationError: an argument is wrong.
+        WriterConfigurationError: an argument is wrong, or the service is of another version.
     """
     if on_full not in {"block", "raise"}:
         raise WriterConfigurationError(
@@ -273,6 +274,11 @@ def connect(
     coordinator = _find(name)
     identity = uuid.uuid4().hex[:12]
     welcome = _patient_get(lambda: coordinator.enter.remote(identity), CALL_TIMEOUT_S)
+    if welcome["version"] != __version__:
+        raise WriterConfigurationError(
+            f"this client is sfwriter {__version__}, and service {name!r} runs {welcome['version']}",
+            suggestions=[f"install sfwriter=={welcome['version']} here, or start the service again with {__version__}"],
+        )
     changes: dict[str, Any] = {"producer_id": producer_id}
     if queue_timeout_secs is not None:
         changes["queue_timeout_secs"] = queue_timeout_secs

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sfwriter.ingest.arrow_columns import check_unicode
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -78,12 +80,13 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows of a payload's stream that a writer is to stage under a token."""
+    """Rows of a payload's stream that a writer is to stage under a token; `nbytes` is what they were said to be."""
 
     token: Token
     stream: int
     offset: int
     rows: int
+    nbytes: int
 
 
 def pack(batches: Sequence[EncodedBatch], quarantine_table: str) -> tuple[pa.Buffer, list[tuple[Share, ...]]]:
@@ -116,12 +119,27 @@ def pack(batches: Sequence[EncodedBatch], quarantine_table: str) -> tuple[pa.Buf
 def unpack(payload: Any) -> Iterator[pa.Table]:
     """Read the streams of a payload one after the other, without copying.
 
+    What comes is as others made it: every column is looked at before anything is done with it.
+
     Raises:
-        pyarrow.ArrowInvalid: it is not what `pack` writes.
+        pyarrow.ArrowInvalid: it is not what `pack` writes, or a buffer is not what its column needs.
     """
     source = pa.BufferReader(payload)
     while source.tell() < source.size():
-        yield pa.ipc.open_stream(source).read_all()
+        rows = pa.ipc.open_stream(source).read_all()
+        for field, column in zip(rows.schema, rows.columns, strict=True):
+            _check(field, column)
+        yield rows
+
+
+def _check(field: pa.Field, column: pa.ChunkedArray) -> None:
+    if pa.types.is_string(field.type):
+        check_unicode(column)
+    elif pa.types.is_primitive(field.type) or pa.types.is_null(field.type):
+        for chunk in column.chunks:
+            chunk.validate()
+    else:
+        raise pa.ArrowInvalid(f"column {field.name!r} is {field.type}, which no batch has")
 
 
 _ANSWERING = ""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sfwriter.storage.engine import StagedBatch, TableSpec
 
 
+SAID, SLACK_BYTES = 2, 4096
+"""Rows that share a stream with others take a little more than they did alone: validity and alignment."""
+
+
 class Writer:
     """Stages payloads as Parquet files. A second call may run beside it (ping)."""
 
@@ -41,14 +45,14 @@ class Writer:
                         f"a payload has {len(streams)} streams where batch {part.token} claims number {part.stream}",
                         suggestions=["send batches with actors.connect(...), which packs them"],
                     )
-                rows = streams[part.stream]
-                if part.offset + part.rows > rows.num_rows:
+                rows = streams[part.stream].slice(part.offset, part.rows)
+                if rows.num_rows != part.rows or rows.nbytes > SAID * part.nbytes + SLACK_BYTES:
                     raise WriterValidationError(
-                        f"a payload has {rows.num_rows} rows where batch {part.token} claims "
-                        f"{part.offset} to {part.offset + part.rows}",
+                        f"a payload has {rows.num_rows} rows of {rows.nbytes} bytes where batch {part.token} claims "
+                        f"{part.rows} rows of {part.nbytes} bytes",
                         suggestions=["send batches with actors.connect(...), which packs them"],
                     )
-                batches.append(BatchToStage(part.token, rows.slice(part.offset, part.rows)))
+                batches.append(BatchToStage(part.token, rows))
         return self._engine.open(spec).stage(batches)
 
     @staticmethod

@@ -89,7 +89,7 @@ def _widened(column: pa.ChunkedArray, kind: Kind) -> tuple[pa.ChunkedArray, Misf
     """The column by whole-column kernels; None (or an Arrow error) where each value has to be looked at."""
     given, kept = column.type, kind.type
     if pa.types.is_string(given) and pa.types.is_string(kept):
-        _check_unicode(column)
+        check_unicode(column)
         return (column, []) if kind is not OBJECT or _all_objects(column) else None
     if pa.types.is_boolean(given) and pa.types.is_boolean(kept):
         return column, []
@@ -104,8 +104,8 @@ def _widened(column: pa.ChunkedArray, kind: Kind) -> tuple[pa.ChunkedArray, Misf
     return None
 
 
-def _check_unicode(column: pa.ChunkedArray) -> None:
-    """Raise where a text is no UTF-8: Arrow takes over what others made without a look."""
+def check_unicode(column: pa.ChunkedArray) -> None:
+    """Raise `pa.ArrowInvalid` where a text is no UTF-8: Arrow takes over what others made without a look."""
     for chunk in column.chunks:
         chunk.validate()
         if not is_plain_ascii(chunk):

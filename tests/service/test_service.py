@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pyarrow as pa
 import pytest
 import ray
@@ -15,7 +16,10 @@ from deltalake import DeltaTable
 
 from actors import Service, connect
 from actors.options import NAMESPACE, actor_name
+from actors.pool import WriterPool
+from actors.wire import Entry, Parcel, Payload, Share, pack
 from sfwriter import WriterConfig
+from sfwriter.batch import EncodedBatch
 from sfwriter.exceptions import (
     WriterConfigurationError,
     WriterError,
@@ -23,7 +27,10 @@ from sfwriter.exceptions import (
     WriterSchemaError,
     WriterValidationError,
 )
-from sfwriter.testing.rows import log_rows
+from sfwriter.flow.vocabulary import Staged
+from sfwriter.runtime.blueprint import log_table_spec
+from sfwriter.storage.delta_rs import DeltaRsEngine
+from sfwriter.testing.rows import log_rows, log_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -317,3 +324,83 @@ connect("outliving").write_log_rows([{{"phase": "gold", "step_name": "s"}}])
             assert client.get_table_info()["row_count"] == 8
     finally:
         service.stop()
+
+
+def parcel(producer_id: str, payload: bytes, rows: int, nbytes: int) -> Parcel:
+    entry = Entry(
+        producer_id, None, "digest", "stamp", assigned=True, resent=False, checked=True, expires=True, patient=False,
+        wait_secs=None, replaces=frozenset(), shares=(Share(None, 0, 0, rows, nbytes),),
+    )  # fmt: skip
+    return Parcel((entry,), Payload(inline=payload), 0.0)
+
+
+def test_a_payload_that_is_not_what_it_says_is_refused_and_costs_nobody_else_anything(service: Service) -> None:
+    honest, ((share,),) = pack([EncodedBatch(pa.Table.from_pylist(rows(3)), None, "digest", "r")], "s.q")
+    payload = honest.to_pybytes()
+    heavy, _ = pack([EncodedBatch(log_table(2000), None, "digest", "r")], "s.q")
+    with connect(service.name) as client:
+        before = client.get_table_info()["row_count"]
+        strange = [
+            parcel("a", b"no Arrow", 3, share.nbytes),
+            parcel("b", payload[:-100], 3, share.nbytes),
+            parcel("c", payload, 4, share.nbytes),
+            parcel("d", heavy.to_pybytes(), 2000, 1),
+        ]
+        answers = [client.coordinator.deliver.remote("stranger", one) for one in strange]
+        futures = [client.submit_log_rows(rows()) for _ in range(20)]
+        assert sum(future.result(60)["rows_written"] for future in futures) == 140
+        for answer in answers:
+            (outcome,) = ray.get(answer, timeout=60)["answers"]
+            assert outcome[0] == "STAGING_FAILED"
+            assert "payload" in str(outcome[-1])
+        assert client.get_table_info()["row_count"] == before + 140
+    assert service.health()["status"] == "ok"
+
+
+def test_what_is_not_settled_in_time_is_named(start: Callable[..., Service]) -> None:
+    service = start()
+    client = connect(service.name, producer_id="slow")
+    client.write_log_rows(rows())
+    coordinator = psutil.Process(service.health()["coordinator"]["pid"])
+    coordinator.suspend()
+    try:
+        client.submit_log_rows(rows(2), sequence=1)
+        assert client.flush(0.5) is False
+        with pytest.raises(WriterPerformanceError, match="1 batches were not settled") as caught:
+            client.close(0.5)
+        assert caught.value.context["uncommitted"] == [{"producer_id": "slow", "sequence": 1, "rows": 2, "sent": True}]
+    finally:
+        coordinator.resume()
+    client.close()
+    client.close()
+    assert connect(service.name, producer_id="slow").committed_sequence == 1
+
+
+def test_a_client_of_another_version_is_told_both(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.service.__version__", "9.9.9")
+    with pytest.raises(WriterConfigurationError, match=r"9\.9\.9.*runs 0\."):
+        connect(service.name)
+
+
+def test_writers_that_are_idle_go_down_to_the_last_one(
+    ray_address: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.pool.IDLE_S", 0.5)
+    spec = log_table_spec(WriterConfig(warehouse=str(tmp_path)))
+    DeltaRsEngine().open(spec).ensure()
+
+    async def work() -> tuple[int, int, int]:
+        pool = WriterPool("idle", 2)
+        try:
+            events = []
+            while len(pool.seats) < 2 or any(seat.state == "starting" for seat in pool.seats.values()):
+                events += await asyncio.gather(*(pool.stage(number, spec, []) for number in range(4)))
+            assert all(isinstance(event, Staged) for event in events)
+            most = len(pool.seats)
+            await asyncio.sleep(1.5)
+            await pool.stage(99, spec, [])
+            return most, len(pool.seats), pool.deaths
+        finally:
+            pool.stop()
+
+    assert asyncio.run(asyncio.wait_for(work(), 90)) == (2, 1, 0)

@@ -1,7 +1,12 @@
 """What travels between client, coordinator and writers."""
 
+import struct
+from contextlib import suppress
+
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.wire import pack, unpack
 from sfwriter.batch import EncodedBatch
@@ -40,3 +45,44 @@ def test_batches_without_rows_travel_too():
 def test_a_payload_that_is_none_is_refused():
     with pytest.raises(pa.ArrowInvalid):
         list(unpack(b"no Arrow at all, but long enough to be looked at"))
+
+
+def ints(*values):
+    return struct.pack(f"{len(values)}i", *values)
+
+
+BENT = {
+    "offsets beyond the text": (ints(0, 2, 3), ints(0, 2, 1_000_000)),
+    "offsets that fall": (ints(0, 2, 3), ints(0, 3, 1)),
+    "offsets below zero": (ints(0, 2, 3), ints(-5, 2, 3)),
+    "no UTF-8": (b"abc", bytes([0xFF, 0xFE, 0x61])),
+}
+
+
+@pytest.mark.parametrize(("honest", "bent"), BENT.values(), ids=BENT)
+def test_columns_that_are_not_what_they_say_are_refused(honest, bent):
+    content, _ = pack([batch(pa.table({"a": ["ab", "c"]}))], "s.q")
+    payload = content.to_pybytes()
+    assert honest in payload
+    with pytest.raises(pa.ArrowInvalid):
+        list(unpack(payload.replace(honest, bent)))
+
+
+@pytest.mark.parametrize("values", [pa.array([[1], [2]]), pa.array(["a", "a"]).dictionary_encode()])
+def test_types_that_no_batch_has_are_refused(values):
+    content, _ = pack([batch(pa.table({"a": values}))], "s.q")
+    with pytest.raises(pa.ArrowInvalid, match="no batch has"):
+        list(unpack(content))
+
+
+@given(st.data())
+def test_bytes_that_were_changed_on_the_way_never_crash(data):
+    content, _ = pack([batch(pa.table({"a": ["x", None, "yz"], "b": [1, 2, 3]}))], "s.q")
+    damaged = bytearray(content.to_pybytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(damaged)))
+    for payload in (bytes(damaged), bytes(damaged[:cut])):
+        with suppress(pa.ArrowException, OSError, UnicodeDecodeError):
+            for table in unpack(payload):
+                table.to_pydict()
