@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from benchmarks.case import Scale, run_case
@@ -47,6 +49,39 @@ def list_cases() -> None:
         )
         table.add_row(case.name, case.title, asked)
     Console().print(table)
+
+
+@app.command(
+    epilog="Examples:  python -m benchmarks crash --kills 60  ·  python -m benchmarks crash --kills 1000 --seed 7"
+)
+def crash(
+    kills: Annotated[int, typer.Option(min=1, help="How many kills and freezes.")] = 60,
+    seed: Annotated[int | None, typer.Option(help="Of their order; by default a new one, which is printed.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where the table goes; by default a new one.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the counts there; - is stdout.")
+    ] = None,
+) -> None:
+    """Kill and freeze the processes of a service under load, and count rows by an independent reader."""
+    from benchmarks.crash.run import crash as run_crash
+
+    errors = Console(stderr=True)
+    scratch = Path(tempfile.mkdtemp(prefix="sfwriter-crash-", dir=folder))
+    seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+    errors.print(f"seed {seed}; repeat with: python -m benchmarks crash --kills {kills} --seed {seed}")
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[kind]}"), console=errors) as bar:
+        task = bar.add_task("kills", total=kills, kind="")
+        counts = run_crash(kills, seed, scratch, lambda number, kind: bar.update(task, completed=number, kind=kind))
+    shutil.rmtree(scratch, ignore_errors=True)
+    text = json.dumps(counts, indent=2)
+    if json_file == Path("-"):
+        sys.stdout.write(text + "\n")
+    elif json_file is not None:
+        json_file.write_text(text + "\n")
+    errors.print(f"{kills} kills and freezes: {counts['acknowledged_batches']:,} acknowledged batches, "
+                 f"{counts['rows']:,} rows, each there once")  # fmt: skip
+    for kind, count in counts["kills"].items():
+        errors.print(f"  {count:5}  {kind}")
 
 
 @app.command(

@@ -99,7 +99,8 @@ class ClientProcess:
         """Start it, or its successor."""
         if self.process is not None:
             self.process.wait()
-        command = [sys.executable, str(Path(__file__)), self.service, self.producer_id, str(self.folder / "stop")]
+        stop = str(self.folder / "stop")
+        command = [sys.executable, "-m", "benchmarks.crash.load", self.service, self.producer_id, stop]
         with self.said.open("ab") as out, (self.folder / f"{self.producer_id}.err").open("ab") as errors:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out, stderr=errors
@@ -150,7 +151,8 @@ class Load:
 
     def writer_pids(self) -> list[int]:
         """Of the writers that answer; waits until there is one."""
-        return wait_for(lambda: [w["pid"] for w in self.service.health()["writers"] if w["pid"]], "a writer")
+        pids: list[int] = wait_for(lambda: [w["pid"] for w in self.service.health()["writers"] if w["pid"]], "a writer")
+        return pids
 
     def wait_for_progress(self, batches: int = 3) -> None:
         """Wait until every client has seen so many more batches acknowledged."""
