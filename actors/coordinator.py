@@ -57,7 +57,7 @@ from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from actors.wire import Share
     from sfwriter.config import WriterConfig
@@ -83,14 +83,22 @@ class _Held:
 class Coordinator:
     """One per service. Every method runs on the actor's event loop."""
 
-    def __init__(self, service: str, config: WriterConfig, started_ray: int | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        config: WriterConfig,
+        started_ray: int | None = None,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
         """Open the engine; tables are touched by the first batch.
 
         Args:
             service: its name.
             config: what to run with.
             started_ray: pid of the Ray that was started for this service, and ends with it.
+            origins: option to where its value came from.
         """
+        self._origins = dict(origins or {})
         self._started_ray = started_ray
         self._service = service
         self._config = config
@@ -129,7 +137,6 @@ class Coordinator:
         self._clients: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
-        self._wake_at: float | None = None
         self._quiet: list[asyncio.Future[None]] = []
         self._draining = False
         self._rows = self._bytes = self._batches = self._quarantined = self._refusals = 0
@@ -273,6 +280,10 @@ class Coordinator:
         """What the service runs with. The first writer starts with this call, which every start makes."""
         self._pool.warm_up()
         return self._config
+
+    async def origins(self) -> dict[str, str]:
+        """Option to where its value came from, as far as `Service.start` was told."""
+        return self._origins
 
     async def look(self) -> dict[str, Any]:
         """Counts, latencies, bytes in flight, clients: what the metrics are made of."""
@@ -498,7 +509,7 @@ class Coordinator:
             self._alarm = asyncio.get_running_loop().call_later(max(0.0, wake_at - now), self._tick)
 
     def _tick(self) -> None:
-        self._alarm = self._wake_at = None
+        self._alarm = None
         self._feed(Ticked())
 
     def _window(self) -> int:

@@ -57,10 +57,17 @@ class Service:
         self.coordinator = coordinator
 
     @classmethod
-    def start(cls, config: WriterConfig | None = None, name: str = "logs") -> Service:
+    def start(
+        cls, config: WriterConfig | None = None, name: str = "logs", *, origins: Mapping[str, str] | None = None
+    ) -> Service:
         """Start a service, or attach to the one of this name.
 
         Ray is found by `RAY_ADDRESS` or on this machine, and started where none runs.
+
+        Args:
+            config: what to run with.
+            name: of the service.
+            origins: option to where its value came from, for `configuration`.
 
         Raises:
             WriterConfigurationError: the service of this name runs with another configuration; the
@@ -73,9 +80,8 @@ class Service:
         rules_of(config, DeltaRsEngine().open(log_table_spec(config)).stats().schema, SystemClock().now)
         started_ray = None if join_ray() else start_ray()
         try:
-            coordinator = (
-                cast("Any", CoordinatorActor).options(**coordinator_options(name)).remote(name, config, started_ray)
-            )
+            made = cast("Any", CoordinatorActor).options(**coordinator_options(name))
+            coordinator = made.remote(name, config, started_ray, origins)
             running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
             _check_same(name, config, running)
             cast("Any", MetricsActor).options(**metrics_options(name)).remote(name)
@@ -94,6 +100,15 @@ class Service:
             WriterError: there is none of this name.
         """
         return cls(name, _find(name))
+
+    def configuration(self) -> dict[str, dict[str, str]]:
+        """The options that are not at their default: `value` as text, without secrets, and its `origin`."""
+        config: WriterConfig = _patient_get(self.coordinator.configuration.remote, CALL_TIMEOUT_S)
+        origins: dict[str, str] = _patient_get(self.coordinator.origins.remote, CALL_TIMEOUT_S)
+        return {
+            option: {"value": value, "origin": origins.get(option, "the call")}
+            for option, (value, _) in config.differences(WriterConfig()).items()
+        }
 
     def metrics(self) -> dict[str, Any]:
         """Totals, the last minute's rates, latencies, bytes in flight against the budget, memory of each actor."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfwriter.clock import SystemClock
+from sfwriter.config_file import read_options
 from sfwriter.exceptions import WriterConfigurationError
 from sfwriter.modes import WriteMode
 from sfwriter.naming import DEFAULT_PATTERN, moment, render, text_of, time_values, variables_of
@@ -226,10 +228,40 @@ class WriterConfig(BaseModel):
         Raises:
             WriterConfigurationError: variables or overrides are wrong; it names all of them.
         """
-        options: dict[str, Any] = {}
-        problems: list[str] = []
+        return cls._gathered({}, os.environ if environ is None else environ, overrides)
+
+    @classmethod
+    def from_file(cls, path: str | Path, environ: Mapping[str, str] | None = None, **overrides: Any) -> WriterConfig:
+        """A config from a TOML or YAML file. Variables as in `from_env` win over the file, overrides over both.
+
+        Raises:
+            WriterConfigurationError: the file, variables or overrides are wrong; it names all of them.
+        """
+        found = read_options(path)
+        problems = []
+        for name in [name for name in found if name not in cls.model_fields]:
+            close = get_close_matches(name, cls.model_fields, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            problems.append(f"{path}: {name} is no option{hint}")
+            del found[name]
+        labels = {name: f"{path}: {name}" for name in found}
+        return cls._gathered(found, os.environ if environ is None else environ, overrides, labels, problems)
+
+    @classmethod
+    def _gathered(
+        cls,
+        weakest: Mapping[str, Any],
+        environ: Mapping[str, str],
+        overrides: Mapping[str, Any],
+        labels: Mapping[str, str] = MappingProxyType({}),
+        problems: Iterable[str] = (),
+    ) -> WriterConfig:
+        """Options of a file, of variables and of a call, each stronger than those before it."""
+        options = dict(weakest)
+        problems = list(problems)
+        labels = dict(labels)
         variables = {ENVIRONMENT_PREFIX + name.upper(): name for name in cls.model_fields}
-        for variable, text in (os.environ if environ is None else environ).items():
+        for variable, text in environ.items():
             name = variables.get(variable)
             if name is None and variable.startswith(ENVIRONMENT_PREFIX):
                 close = get_close_matches(variable, variables, n=1, cutoff=0.9)
@@ -237,11 +269,14 @@ class WriterConfig(BaseModel):
             if name is None or name in overrides:
                 continue
             kind = _kind(name)
+            labels[name] = variable
+            options.pop(name, None)
             try:
                 options[name] = kind.parse(text)
             except ValueError as error:
                 problems.append(f"{variable} is {_shown(text, kind)}, but {error}")
-        labels = {name: variable for variable, name in variables.items() if name in options}
+        for name in overrides:
+            labels.pop(name, None)
         config = cls.__new__(cls)
         config._take({**options, **overrides}, labels, problems)  # noqa: SLF001  its own class
         return config

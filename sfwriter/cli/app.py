@@ -32,6 +32,32 @@ Examples:
   sfwriter backfill 'logs/**/*.jsonl.gz' old.csv --table ops.runs --warehouse /data/wh --mode lenient
   sfwriter backfill export.parquet --table ops.runs --service logs --json
 """
+SERVE_EXAMPLES = """\b
+Examples:
+  sfwriter serve --warehouse /data/wh
+  sfwriter serve --name logs --config service.toml --set compression=zstd --drain-timeout 120
+  sfwriter serve --config service.yaml --detach
+"""
+STATUS_EXAMPLES = """\b
+Examples:
+  sfwriter status
+  sfwriter status --name logs --json
+  sfwriter status --prometheus
+"""
+TOP_EXAMPLES = """\b
+Examples:
+  sfwriter top
+  sfwriter top --interval 5 --json >> figures.jsonl
+  sfwriter top --once
+"""
+DRAIN_EXAMPLES = """\b
+Example:
+  sfwriter drain --name logs --timeout 60
+"""
+STOP_EXAMPLES = """\b
+Example:
+  sfwriter stop --name logs --timeout 60 --json
+"""
 INFO_EXAMPLES = """\b
 Example:
   sfwriter info --table analytics.pipeline_logs --warehouse /data/wh --json
@@ -138,3 +164,106 @@ def info(
     from sfwriter.cli import commands
 
     commands.info(table=table, warehouse=warehouse, as_json=as_json)
+
+
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="The service's name.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", metavar="SECS", min=0, help="How long to wait; by default without end.")
+]
+
+
+@app.command(epilog=SERVE_EXAMPLES)
+def serve(
+    *,
+    name: Name = "logs",
+    config_file: Annotated[
+        str | None,
+        typer.Option("--config", metavar="FILE", help="Options in TOML or YAML; variables and flags win over it."),
+    ] = None,
+    warehouse: Warehouse = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="An option of WriterConfig; may be given often."),
+    ] = None,
+    drain_timeout: Annotated[
+        float, typer.Option("--drain-timeout", metavar="SECS", min=0, help="For settling what is left at the end.")
+    ] = 60.0,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the service runs.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> int:
+    """Run a service until SIGTERM or Ctrl-C; then it takes nothing more, settles what it has, and ends.
+
+    Exit code 0 when everything was settled, 1 when the time for it ran out; a second signal ends at once and leaves
+    the service running. Where the service runs already with the same configuration nothing is done.
+    """
+    from sfwriter.cli import operations
+
+    return operations.serve(
+        name,
+        config_file=config_file,
+        settings=settings or [],
+        warehouse=warehouse,
+        drain_timeout=drain_timeout,
+        detach=detach,
+        as_json=as_json,
+    )
+
+
+@app.command(epilog=STATUS_EXAMPLES)
+def status(
+    *,
+    name: Name = "logs",
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Print the figures as Prometheus reads them.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> int:
+    """Show a service's actors, figures and configuration. Exit code 1 where it is not well."""
+    from sfwriter.cli import operations
+
+    return operations.status(name, as_json=as_json, prometheus=prometheus)
+
+
+@app.command(epilog=TOP_EXAMPLES)
+def top(
+    *,
+    name: Name = "logs",
+    interval: Annotated[float, typer.Option("--interval", metavar="SECS", min=0.1, help="Between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> int:
+    """Show a service's figures live, until Ctrl-C; with --json one object on a line for each look."""
+    from sfwriter.cli import operations
+
+    return operations.top(name, interval=interval, once=once, as_json=as_json)
+
+
+@app.command(epilog=DRAIN_EXAMPLES)
+def drain(
+    *,
+    name: Name = "logs",
+    timeout: Timeout = None,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> int:
+    """Have a service take nothing more and settle what it has. Exit code 1 where the time ran out."""
+    from sfwriter.cli import operations
+
+    return operations.drain(name, timeout=timeout, as_json=as_json)
+
+
+@app.command(epilog=STOP_EXAMPLES)
+def stop(
+    *,
+    name: Name = "logs",
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> int:
+    """Drain a service and end it, and Ray where it started that. Where none runs, nothing is done."""
+    from sfwriter.cli import operations
+
+    return operations.stop(name, timeout=timeout, as_json=as_json)

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,9 +15,10 @@ import pyarrow as pa
 
 from sfwriter.backfill import backfill as run_backfill
 from sfwriter.cli.entry import Interrupted, printed
+from sfwriter.cli.operations import loaded
 from sfwriter.cli.progress import duration, progress_on
 from sfwriter.config import WriterConfig
-from sfwriter.exceptions import WriterConfigurationError, WriterError
+from sfwriter.exceptions import WriterConfigurationError
 from sfwriter.modes import WriteMode
 from sfwriter.sources import discover
 from sfwriter.writer import LogWriter
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from sfwriter.backfill import BackfillResult
     from sfwriter.results import TableInfo
     from sfwriter.sources import Found
-
-SERVICE_GROUP = "sfwriter.service"
-"""Entry points by which the service makes itself known: this package never imports it."""
 
 
 def backfill(
@@ -119,18 +116,7 @@ def _place(warehouse: str) -> str:
 
 
 def _connect(name: str) -> LogWriter:
-    found = next(iter(entry_points(group=SERVICE_GROUP, name="connect")), None)
-    try:
-        connect = None if found is None else found.load()
-    except ImportError as error:
-        raise _no_service(f"the service cannot be loaded: {error}") from error
-    if connect is None:
-        raise _no_service("the service is not installed here")
-    return cast("LogWriter", connect(name))
-
-
-def _no_service(what: str) -> WriterError:
-    return WriterError(what, suggestions=["install it: pip install 'sfwriter[service]'", "or leave out --service"])
+    return cast("LogWriter", loaded("connect")(name))
 
 
 def _usage(what: str, advice: str) -> WriterConfigurationError:

@@ -1,0 +1,7 @@
+"""`python -m sfwriter`."""
+
+import sys
+
+from sfwriter.cli import main
+
+sys.exit(main())

@@ -1,0 +1,76 @@
+"""serve, status, top, drain and stop, as a person or a process manager calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def sfwriter(*arguments: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sfwriter", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_a_service_is_served_looked_at_drained_and_ended(ray_address: str, tmp_path: Path) -> None:
+    name = f"cli-{os.getpid()}"
+    command = [
+        sys.executable, "-m", "sfwriter", "serve", "--name", name, "--warehouse", str(tmp_path / "wh"),
+        "--set", "memory_fraction=0.02", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
+        assert started["started"]
+        assert started["configuration"]["memory_fraction"] == {"value": "0.02", "origin": "flag"}
+
+        again = sfwriter(*command[3:])
+        assert (again.returncode, json.loads(again.stdout)["started"]) == (0, False)
+
+        status = sfwriter("status", "--name", name, "--json")
+        found = json.loads(status.stdout)
+        assert (status.returncode, found["status"], found["consistent"]) == (0, "ok", True)
+        assert "coordinator" in sfwriter("status", "--name", name).stdout
+        assert "sfwriter_rows_total" in sfwriter("status", "--name", name, "--prometheus").stdout
+
+        top = sfwriter("top", "--name", name, "--once", "--json")
+        assert json.loads(top.stdout)["rows_total"] == 0
+        assert "in flight" in sfwriter("top", "--name", name, "--once").stdout
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        for _ in range(2):
+            stopped = sfwriter("stop", "--name", name, "--json")
+            assert (stopped.returncode, json.loads(stopped.stdout)["stopped"]) == (0, False)
+        gone = sfwriter("status", "--name", name)
+        assert (gone.returncode, gone.stdout) == (1, "")
+        assert "no service" in gone.stderr
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_a_drained_service_takes_nothing_more(ray_address: str, tmp_path: Path) -> None:
+    name = f"detached-{os.getpid()}"
+    begun = sfwriter("serve", "--name", name, "--warehouse", str(tmp_path), "--set", "memory_fraction=0.02", "--detach")
+    assert begun.returncode == 0, begun.stderr
+    assert f"service {name} runs" in begun.stdout
+    assert sfwriter("drain", "--name", name, "--timeout", "30").returncode == 0
+    assert sfwriter("status", "--name", name).returncode == 1
+    stopped = sfwriter("stop", "--name", name)
+    assert (stopped.returncode, "has ended" in stopped.stdout) == (0, True)
