@@ -62,6 +62,10 @@ def serve(
     ended = threading.Event()
     runs_already = _runs(service_class, name)
     service = service_class.start(config, name=name, origins=origins)
+    if not (detach or runs_already):
+        # Only now: Ray takes SIGTERM for itself when a process joins it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: _asked(ended, number))
     started = {"service": name, "started": not runs_already, "configuration": service.configuration()}
     if as_json:
         print(printed(started), flush=True)
@@ -72,9 +76,6 @@ def serve(
             print(f"  {option} = {entry['value']}  ({entry['origin']})", flush=True)
     if detach or runs_already:
         return 0
-    # Only now: Ray takes SIGTERM for itself when a process joins it.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: _asked(ended, number))
     ended.wait()
     print(f"sfwriter: draining service {name}, {drain_timeout:g} s at most", file=sys.stderr, flush=True)
     return _stopped(service.stop(drain_timeout), name, as_json=False, quiet=as_json)
