@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.direct import Direct
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
 from actors.tally import Histogram, Tally
 from actors.wire import Entry, Parcel, Payload, Slice, pack
 from sfwriter import __version__
-from sfwriter.batch import KEY_PREFIX, Token
+from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
-from sfwriter.exceptions import WriterError
+from sfwriter.exceptions import WriterError, WriterValidationError
 from sfwriter.flow.machine import Machine
 from sfwriter.flow.vocabulary import (
     Abandon,
@@ -44,15 +45,13 @@ from sfwriter.flow.vocabulary import (
     Submitted,
     Ticked,
 )
-from sfwriter.ingest.gate import Gate
-from sfwriter.ingest.routes import Router
 from sfwriter.limits import process_memory
 from sfwriter.metrics import percentile
 from sfwriter.runtime.blueprint import flow_limits, further_table_spec, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.channel import Receipt
-from sfwriter.runtime.examining import Examiner, rules_of
+from sfwriter.runtime.identity import identity_of
 from sfwriter.runtime.refusals import refusal_error
-from sfwriter.runtime.routing import replaced_tables, routed, tables_of
+from sfwriter.runtime.routing import replaced_tables, tables_of
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
@@ -115,22 +114,11 @@ class Coordinator:
             lambda name: engine.open(further_table_spec(config, name)),
         )
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        columns = None
         for calls in self._tables:
             # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
             with contextlib.suppress(WriterError):
-                found = calls.table.stats().schema
-                columns = found if calls.table.spec.name == self._log_table else columns
-        self._router = Router(config, self._clock) if config.is_routed else None
-        rules = rules_of(config, columns, self._clock.now)
-        self._gate = Gate(
-            config.schema_validation_mode,
-            evolution=config.enable_schema_evolution,
-            more_rules=self._router.breaches if self._router is not None else None,
-            rules=rules,
-        )
-        self._examiner = Examiner(config, rules)
-        self._gate_thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
+                calls.table.stats()
+        self._direct = Direct(config, self._tables.of(self._log_table).table, self._clock)
         self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
         self._count = itertools.count()
@@ -188,12 +176,15 @@ class Coordinator:
         started = self._clock.monotonic()
         self._pool.warm_up()
         loop = asyncio.get_running_loop()
-        gated = await loop.run_in_executor(self._gate_thread, self._gate.admit, rows, run_id)
-        batch = gated.batch if self._router is None else routed(self._config, gated.batch, self._router)
-        findings = await loop.run_in_executor(
-            self._gate_thread, self._examiner.findings, gated.judged, gated.batch.run_id
-        )
-        batch = replace(batch, beside={**batch.beside, **findings.beside})
+        if producer_id is not None:
+            self._config.replace(producer_id=producer_id)  # which checks it
+        elif sequence is not None:
+            raise WriterValidationError(
+                f"sequence is {sequence!r} without a producer_id", suggestions=["give both, or an idempotency_key"]
+            )
+        own = f"{self._service}-{self._life}" if producer_id is None else producer_id
+        identity = identity_of(sequence, idempotency_key, own, expires=producer_id is None)
+        gated, batch, findings = await loop.run_in_executor(self._direct.thread, self._direct.admit, rows, run_id)
         result = {
             "success": True,
             "rows_written": 0,
@@ -204,37 +195,36 @@ class Coordinator:
             "duration_secs": 0.0,
             "quarantined_rows": 0,
             "quality_results": findings.quality,
-            "anomalies": None,
+            "anomalies": findings.anomalies,
             "already_written": False,
         }
-        if idempotency_key is not None:
-            producer_id, sequence = KEY_PREFIX + idempotency_key, 0
-        if gated.given or sequence is not None:
-            content, (shares,) = await loop.run_in_executor(self._gate_thread, pack, [batch], self._quarantine_table)
-            payload = Payload(inline=content)
+        if gated.given or identity.number is not None:
+            content, (shares,) = await loop.run_in_executor(self._direct.thread, pack, [batch], self._quarantine_table)
             entry = Entry(
-                producer_id or f"{self._service}-{self._life}",
-                sequence,
+                identity.producer_id,
+                identity.number,
                 batch.digest,
                 uuid.uuid4().hex[:16],
-                assigned=sequence is None,
+                assigned=identity.number is None,
                 resent=False,
-                checked=idempotency_key is None,
-                expires=producer_id is None or idempotency_key is not None,
+                checked=identity.checked,
+                expires=identity.expires,
                 patient=False,
                 wait_secs=self._config.queue_timeout_secs,
                 replaces=replaced_tables(self._config, batch),
                 shares=shares,
             )
-            answer = await self._take(entry, payload)
+            answer = await self._take(entry, Payload(inline=content))
             if isinstance(answer[-1], WriterError):
                 raise answer[-1]
-            identity, number, version, already, beside = answer
-            result["batch_id"], result["version"], result["already_written"] = f"{identity}:{number}", version, already
+            producer, number, version, already, beside = answer
+            result["batch_id"], result["version"], result["already_written"] = f"{producer}:{number}", version, already
             if not already:
                 result["rows_written"], result["quarantined_rows"] = gated.accepted, gated.quarantined
-            if self._router is not None:
-                receipt = Receipt(Token(identity, number), version, already, beside)
+            if findings.anomalies is not None:
+                self._direct.thread.submit(self._direct.remember, gated)
+            if self._direct.router is not None:
+                receipt = Receipt(Token(producer, number), version, already, beside)
                 result.update(tables_of(self._config, batch, receipt))
         result["duration_secs"] = self._clock.monotonic() - started
         return result

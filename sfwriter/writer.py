@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sfwriter.anomaly.watch import Watch
-from sfwriter.batch import KEY_PREFIX
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
@@ -46,6 +45,7 @@ from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, Series
 from sfwriter.runtime.examining import Examiner, Findings, known_columns, rules_of
 from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
+from sfwriter.runtime.identity import Identity, identity_of
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.reading import read_rows
 from sfwriter.runtime.replay import QuarantineReplay
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
     from sfwriter.runtime.channel import Channel, Receipt
     from sfwriter.storage.engine import Engine, TableStats
 
-MAX_KEY_LENGTH = 512
 _LOGGED = ("run_id", "batch_id", "version", "rows_written", "quarantined_rows", "already_written", "duration_secs")
 """Keys of a result that its log record has as structured fields."""
 
@@ -659,35 +658,12 @@ class LogWriter(Questions):
             result.update(tables_of(self.config, batch, receipt))  # type: ignore[typeddict-item]  # some of its keys
         return result
 
-    def _identity(self, sequence: int | None, idempotency_key: str | None) -> tuple[str, int | None, bool, bool]:
-        """Producer, number, whether the content of a used number is checked, whether the producer expires."""
+    def _identity(self, sequence: int | None, idempotency_key: str | None) -> Identity:
         try:
-            return self._checked_identity(sequence, idempotency_key)
+            return identity_of(sequence, idempotency_key, self._producer_id, expires=self._expires)
         except WriterError:
             self._metrics.failed(0.0)
             raise
-
-    def _checked_identity(
-        self, sequence: int | None, idempotency_key: str | None
-    ) -> tuple[str, int | None, bool, bool]:
-        if idempotency_key is None:
-            if sequence is not None and (isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0):
-                raise WriterValidationError(
-                    f"sequence is {sequence!r}, expected a whole number from 0 on",
-                    suggestions=["number a producer's calls 0, 1, 2, …, or leave sequence out"],
-                )
-            return self._producer_id, sequence, True, self._expires
-        if sequence is not None:
-            raise WriterValidationError(
-                f"sequence={sequence!r} and idempotency_key={idempotency_key!r} exclude each other",
-                suggestions=["give sequence for a numbered series of calls, idempotency_key for one that stands alone"],
-            )
-        if not isinstance(idempotency_key, str) or not idempotency_key.strip() or len(idempotency_key) > MAX_KEY_LENGTH:
-            raise WriterValidationError(
-                f"idempotency_key is {idempotency_key!r}, expected a text of 1 to {MAX_KEY_LENGTH} characters",
-                suggestions=["use what identifies the call wherever it runs again, such as the scheduler's task id"],
-            )
-        return KEY_PREFIX + idempotency_key, 0, False, True
 
     # ------------------------------------------------------------ what is known of the table
 

@@ -163,6 +163,27 @@ def test_the_coordinator_takes_dicts_and_arrow_without_a_client(service: Service
         assert [result["already_written"] for result in keyed] == [False, True]
         with pytest.raises(WriterValidationError):
             ray.get(coordinator.submit.remote([{"phase": "bronze"}]))
+        numbered = [ray.get(coordinator.submit.remote(rows(), producer_id="d", sequence=0)) for _ in range(2)]
+        assert [result["already_written"] for result in numbered] == [False, True]
+        for wrong in (
+            {"sequence": -1, "producer_id": "d"},
+            {"sequence": 0},
+            {"idempotency_key": ""},
+            {"idempotency_key": "k", "sequence": 0, "producer_id": "d"},
+            {"producer_id": "", "sequence": 0},
+        ):
+            with pytest.raises(WriterError):
+                ray.get(coordinator.submit.remote(rows(), **wrong))
+
+
+def test_rows_without_a_client_are_looked_at_for_anomalies(start: Callable[..., Service]) -> None:
+    submit = start(enable_anomaly_detection=True).coordinator.submit
+    step = {"phase": "gold", "step_name": "s", "pipeline_id": "p", "rows_processed": 100}
+    for number in range(30):
+        row = {**step, "run_id": f"r{number}", "duration_secs": 10 + number % 3}
+        assert ray.get(submit.remote([row]))["anomalies"]["anomaly_count"] == 0
+    found = ray.get(submit.remote([{**step, "run_id": "late", "duration_secs": 900.0}]))["anomalies"]
+    assert [entry["type"] for entry in found["anomalies"]] == ["duration"]
 
 
 def test_tasks_actors_and_asyncio_can_all_use_the_service(service: Service) -> None:

@@ -1,0 +1,60 @@
+"""Whose call it is: the number or key that makes it harmless to repeat.
+
+Receives: what a caller gave.
+Produces: an `Identity`.
+Guarantees: a number is whole and from 0 on; number and key exclude each other.
+Never does: look at a table.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sfwriter.batch import KEY_PREFIX
+from sfwriter.exceptions import WriterValidationError
+
+MAX_KEY_LENGTH = 512
+
+
+class Identity(NamedTuple):
+    """Of one call.
+
+    Attributes:
+        producer_id: under which its batch is numbered.
+        number: None where the flow chooses it.
+        checked: whether the content of a number that is used already is compared.
+        expires: whether the table may forget the producer after a while.
+    """
+
+    producer_id: str
+    number: int | None
+    checked: bool
+    expires: bool
+
+
+def identity_of(sequence: object, idempotency_key: object, producer_id: str, *, expires: bool) -> Identity:
+    """The identity of a call of this producer, or of a key that stands alone.
+
+    Raises:
+        WriterValidationError: number or key are none, or both are given.
+    """
+    if idempotency_key is None:
+        if sequence is None:
+            return Identity(producer_id, None, checked=True, expires=expires)
+        if isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0:
+            raise WriterValidationError(
+                f"sequence is {sequence!r}, expected a whole number from 0 on",
+                suggestions=["number a producer's calls 0, 1, 2, …, or leave sequence out"],
+            )
+        return Identity(producer_id, sequence, checked=True, expires=expires)
+    if sequence is not None:
+        raise WriterValidationError(
+            f"sequence={sequence!r} and idempotency_key={idempotency_key!r} exclude each other",
+            suggestions=["give sequence for a numbered series of calls, idempotency_key for one that stands alone"],
+        )
+    if not isinstance(idempotency_key, str) or not idempotency_key.strip() or len(idempotency_key) > MAX_KEY_LENGTH:
+        raise WriterValidationError(
+            f"idempotency_key is {idempotency_key!r}, expected a text of 1 to {MAX_KEY_LENGTH} characters",
+            suggestions=["use what identifies the call wherever it runs again, such as the scheduler's task id"],
+        )
+    return Identity(KEY_PREFIX + idempotency_key, 0, checked=False, expires=True)

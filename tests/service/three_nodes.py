@@ -1,0 +1,63 @@
+"""A program: a service on three Ray nodes, one of which is killed under load. Prints what it found as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+from actors import Service, connect
+from actors.cluster import use_token
+from sfwriter import WriterConfig
+from sfwriter.testing.rows import log_table
+
+STORE = 100 << 20
+BATCHES, ROWS = 300, 2_000
+PATIENCE_S = 90.0
+
+
+def main(warehouse: str) -> dict[str, Any]:
+    use_token(make=True)
+    arguments = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    others = {
+        node.node_id: node for node in [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
+    }
+    os.environ["RAY_ADDRESS"] = cluster.address
+    try:
+        config = WriterConfig(warehouse=warehouse, memory_fraction=0.02, parallel_write_threads=3, max_batch_mb=0.5)
+        with Service.start(config, name="nodes") as service, connect("nodes", producer_id="p") as client:
+            futures = [client.submit_log_rows(log_table(ROWS, number * ROWS)) for number in range(BATCHES)]
+            writers = wait_for_writers(service)
+            coordinator = service.health()["coordinator"]["node_id"]
+            victim = next(node for node in writers if node in others)
+            cluster.remove_node(others[victim], allow_graceful=False)
+            more = [client.submit_log_rows(log_table(ROWS, (BATCHES + number) * ROWS)) for number in range(BATCHES)]
+            rows = sum(future.result(PATIENCE_S)["rows_written"] for future in [*futures, *more])
+            health = service.health()
+            return {
+                "nodes_with_writers": len(writers), "rows": rows, "consistent": service.reconcile()["consistent"],
+                "coordinator_was_killed": coordinator == victim, "status": health["status"],
+                "on_the_dead_node": sum(writer["node_id"] == victim for writer in health["writers"]),
+            }  # fmt: skip
+    finally:
+        cluster.shutdown()
+
+
+def wait_for_writers(service: Service) -> list[str]:
+    """The nodes that have writers, when there are several."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        nodes = {writer["node_id"] for writer in service.health()["writers"] if writer["node_id"]}
+        if len(nodes) > 1:
+            return sorted(nodes)
+        time.sleep(0.2)
+    raise AssertionError("the writers stay on one node")
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))
