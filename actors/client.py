@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -30,7 +30,7 @@ from actors.options import (
     actor_name,
 )
 from actors.window import Window
-from actors.wire import Entry, Parcel, Payload, pack
+from actors.wire import Entry, Parcel, Payload, cause_of, pack
 from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
@@ -354,7 +354,7 @@ class RemoteChannel:
             except GetTimeoutError as error:
                 raise _away(self._service, error) from error
             except RayTaskError as error:
-                raise cast("Any", error).as_instanceof_cause() from None
+                raise cause_of(error) from None
 
     def _has_room(self, nbytes: int) -> bool:
         # A batch larger than the window goes alone: else it could never go.

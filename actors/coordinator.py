@@ -42,6 +42,7 @@ from sfwriter.flow.vocabulary import (
     Part,
     ReadWatermarks,
     Stage,
+    StagingFailed,
     Submitted,
     Ticked,
 )
@@ -135,6 +136,7 @@ class Coordinator:
         self._by_table, self._by_producer = Tally(), Tally()
         self._queues: Counter[str] = Counter()
         self._began: dict[int, float] = {}
+        self._newest: dict[tuple[str, int], int] = {}
 
     # ------------------------------------------------------------ what clients call
 
@@ -375,6 +377,8 @@ class Coordinator:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._held[ticket] = _Held(entry, payload, given, done)
         self._began[ticket] = now
+        if entry.sequence is not None:
+            self._newest[entry.producer_id, entry.sequence] = ticket
         self._feed(given)
         return done
 
@@ -427,15 +431,22 @@ class Coordinator:
             if ticket in self._began:
                 self._took("wait", began - self._began[ticket])
         work: dict[int, tuple[Payload, list[Slice]]] = {}
+        used: dict[Token, _Held] = {}
         table = None if command.table == self._log_table else command.table
         for ticket, token in command.batches:
-            held = self._held.get(ticket)
+            held = self._holder(ticket, token)
             if held is None:
                 continue
+            used[token] = held
             share = next(share for share in held.entry.shares if share.table == table)
             slices = work.setdefault(id(held.payload), (held.payload, []))[1]
             slices.append(Slice(token, share.stream, share.offset, share.rows, share.nbytes))
         event = await self._pool.stage(command.job, self._tables.of(command.table).table.spec, list(work.values()))
+        if isinstance(event, StagingFailed) and any(
+            self._holder(ticket, token) is not used.get(token) for ticket, token in command.batches
+        ):
+            # Somebody has sent one of them again: the rows of a client that died may have gone with it.
+            event = replace(event, worker_died=True)
         self._took("stage", self._clock.monotonic() - began)
         self._feed(event)
 
@@ -447,9 +458,16 @@ class Coordinator:
         self._commits[table] += isinstance(event, CommitLanded)
         self._feed(event)
 
+    def _holder(self, ticket: int, token: Token) -> _Held | None:
+        """Who has a batch's rows: whoever sent it last, since those before may be dead, and their rows with them."""
+        newest = self._newest.get((token.producer_id, token.sequence), ticket)
+        return self._held.get(newest) or self._held.get(ticket)
+
     def _settle(self, command: Answer) -> None:
         held = self._held.pop(command.ticket)
         entry, answer = held.entry, command.answer
+        if entry.sequence is not None and self._newest.get((entry.producer_id, entry.sequence)) == command.ticket:
+            del self._newest[entry.producer_id, entry.sequence]
         took = self._clock.monotonic() - self._began.pop(command.ticket)
         self._took("total", took)
         if isinstance(answer, Acknowledged):

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
 from actors.options import CALL_TIMEOUT_S, writer_options
+from actors.wire import cause_of
 from actors.writer import WriterActor
 from sfwriter.exceptions import WriterTableError
 from sfwriter.flow.vocabulary import Fault, Staged, StagingFailed
@@ -79,7 +80,7 @@ class WriterPool:
             return StagingFailed(job, Fault(_lost_payload(spec.name, error), retriable=False))
         except RayTaskError as error:
             self._give_back(seat)
-            cause = cast("Any", error).as_instanceof_cause()
+            cause = cause_of(error)
             if isinstance(cause, ObjectLostError):
                 return StagingFailed(job, Fault(_lost_payload(spec.name, cause), retriable=False))
             return StagingFailed(job, fault_of(cause))

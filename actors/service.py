@@ -25,6 +25,7 @@ from actors.options import (
     maintenance_options,
     metrics_options,
 )
+from actors.wire import cause_of
 from sfwriter import __version__
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
@@ -198,7 +199,7 @@ class Service:
                     progress(running)
             result: MaintainResult = ray.get(answer)
         except RayTaskError as error:
-            raise cast("Any", error).as_instanceof_cause() from None
+            raise cause_of(error) from None
         except (RayActorError, GetTimeoutError) as error:
             raise WriterError(
                 f"the maintenance actor of service {self.name!r} did not end its job: {error}",
@@ -334,7 +335,7 @@ def _patient_get(call: Any, timeout: float) -> Any:
                 ) from error
             clock.sleep(0.2)
         except RayTaskError as error:
-            raise cast("Any", error).as_instanceof_cause() from None
+            raise cause_of(error) from None
 
 
 def _check_name(name: str) -> None:

@@ -18,6 +18,8 @@ from sfwriter.ingest.arrow_columns import check_unicode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ray.exceptions import RayTaskError
+
     from sfwriter.batch import EncodedBatch, Token
 
 
@@ -138,8 +140,17 @@ def _check(field: pa.Field, column: pa.ChunkedArray) -> None:
     elif pa.types.is_primitive(field.type) or pa.types.is_null(field.type):
         for chunk in column.chunks:
             chunk.validate()
+    elif pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type):  # reasons, rules
+        for chunk in column.chunks:
+            chunk.validate(full=True)
     else:
         raise pa.ArrowInvalid(f"column {field.name!r} is {field.type}, which no batch has")
+
+
+def cause_of(error: RayTaskError) -> Exception:
+    """What was raised at the other end, as it was: `as_instanceof_cause` gives a class of Ray's own making."""
+    cause = error.cause
+    return cause if isinstance(cause, Exception) else error
 
 
 _ANSWERING = ""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pickle
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,7 @@ import pyarrow as pa
 import pytest
 import ray
 from deltalake import DeltaTable
+from ray.exceptions import RayTaskError
 
 from actors import Service, connect
 from actors.options import NAMESPACE, actor_name
@@ -425,3 +430,36 @@ def test_writers_that_are_idle_go_down_to_the_last_one(
             pool.stop()
 
     assert asyncio.run(asyncio.wait_for(work(), 90)) == (2, 1, 0)
+
+
+def test_rows_that_died_with_their_client_are_taken_from_its_successor(service: Service) -> None:
+    name, before = service.name, connect(service.name).get_table_info()["row_count"]
+    heavy = log_table(3_000)
+
+    @ray.remote(num_cpus=0)
+    class Client:
+        def begin(self) -> int:
+            """Send rows that wait for company, by reference, and wait for nothing."""
+            self.client = connect(name, producer_id="heir")
+            self.thread = threading.Thread(target=self.client.write_batches, args=[[heavy]], kwargs={"sequence": 0})
+            self.thread.start()
+            time.sleep(0.5)
+            return os.getpid()
+
+    pid = ray.get(Client.remote().begin.remote(), timeout=60)
+    psutil.Process(pid).kill()
+    with connect(name, producer_id="heir") as heir:
+        result = heir.submit_log_rows(heavy, sequence=0).result(60)
+        assert result["batch_id"] == "heir:0"
+        assert heir.get_table_info()["row_count"] == before + 3_000
+
+
+def test_errors_from_afar_are_of_their_own_class_and_can_be_pickled(service: Service) -> None:
+    submit = connect(service.name).coordinator.submit
+    with pytest.raises(RayTaskError) as caught:
+        ray.get(submit.remote([{"phase": "bronze"}]))
+    assert type(caught.value.cause) is WriterValidationError
+    with pytest.raises(WriterError) as told:
+        service.maintain({"optimise": True})
+    assert type(told.value) is WriterValidationError
+    assert pickle.loads(pickle.dumps(told.value)).suggestions == told.value.suggestions

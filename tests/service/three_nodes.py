@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+import ray
 from ray.cluster_utils import Cluster
 
 from actors import Service, connect
@@ -45,6 +46,7 @@ def main(warehouse: str) -> dict[str, Any]:
                 "on_the_dead_node": sum(writer["node_id"] == victim for writer in health["writers"]),
             }  # fmt: skip
     finally:
+        ray.shutdown()
         cluster.shutdown()
 
 
