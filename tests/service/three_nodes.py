@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.cluster_utils import Cluster
@@ -16,8 +17,11 @@ from actors.cluster import use_token
 from sfwriter import WriterConfig
 from sfwriter.testing.rows import log_table
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 STORE = 100 << 20
-BATCHES, ROWS = 300, 2_000
+BATCHES, ROWS = 50, 2_000
 PATIENCE_S = 90.0
 
 
@@ -32,32 +36,41 @@ def main(warehouse: str) -> dict[str, Any]:
     try:
         config = WriterConfig(warehouse=warehouse, memory_fraction=0.02, parallel_write_threads=3, max_batch_mb=0.5)
         with Service.start(config, name="nodes") as service, connect("nodes", producer_id="p") as client:
-            futures = [client.submit_log_rows(log_table(ROWS, number * ROWS)) for number in range(BATCHES)]
-            writers = wait_for_writers(service)
+            sent = itertools.count()
+            futures: list[Any] = []
+
+            def load(batches: int) -> None:
+                futures.extend(client.submit_log_rows(log_table(ROWS, next(sent) * ROWS)) for _ in range(batches))
+
+            writers = load_until_writers_are_spread(service, load)
             coordinator = service.health()["coordinator"]["node_id"]
+            load(BATCHES)
             victim = next(node for node in writers if node in others)
             cluster.remove_node(others[victim], allow_graceful=False)
-            more = [client.submit_log_rows(log_table(ROWS, (BATCHES + number) * ROWS)) for number in range(BATCHES)]
-            rows = sum(future.result(PATIENCE_S)["rows_written"] for future in [*futures, *more])
+            load(BATCHES)
+            rows = sum(future.result(PATIENCE_S)["rows_written"] for future in futures)
             health = service.health()
             return {
-                "nodes_with_writers": len(writers), "rows": rows, "consistent": service.reconcile()["consistent"],
-                "coordinator_was_killed": coordinator == victim, "status": health["status"],
+                "nodes_with_writers": len(writers),
+                "sent": next(sent) * ROWS,
+                "rows": rows,
+                "consistent": service.reconcile()["consistent"],
+                "coordinator_was_killed": coordinator == victim,
                 "on_the_dead_node": sum(writer["node_id"] == victim for writer in health["writers"]),
-            }  # fmt: skip
+            }
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def wait_for_writers(service: Service) -> list[str]:
+def load_until_writers_are_spread(service: Service, load: Callable[[int], None]) -> list[str]:
     """The nodes that have writers, when there are several."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
+        load(BATCHES)
         nodes = {writer["node_id"] for writer in service.health()["writers"] if writer["node_id"]}
         if len(nodes) > 1:
             return sorted(nodes)
-        time.sleep(0.2)
     raise AssertionError("the writers stay on one node")
 
 
