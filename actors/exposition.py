@@ -8,7 +8,6 @@ Never does: look at the service.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -82,7 +81,5 @@ class _Figures(Collector):
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], figures: Mapping[str, Any]) -> None:
-    buckets = [
-        ("+Inf" if math.isinf(bound) else str(bound), float(count)) for bound, count in figures["buckets"].items()
-    ]
+    buckets = [(bound, float(count)) for bound, count in figures["buckets"].items()]
     family.add_metric(labels, buckets, figures["sum_secs"])

@@ -40,9 +40,9 @@ class Histogram:
         self.total_secs += other.total_secs
 
     def figures(self) -> dict[str, Any]:
-        """`count`, `sum_secs`, and `buckets`: upper bound (the last is infinite) to the number up to it."""
+        """`count`, `sum_secs`, and `buckets`: upper bound as text, the last `+Inf`, to the number up to it."""
         reached, buckets = 0, {}
-        for bound, count in zip((*BOUNDS_S, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), self.counts, strict=True):
             reached += count
             buckets[bound] = reached
         return {"count": reached, "sum_secs": self.total_secs, "buckets": buckets}

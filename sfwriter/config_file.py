@@ -56,10 +56,24 @@ def _yaml(text: str) -> Any:
         import yaml
     except ImportError as error:
         raise ValueError("YAML needs PyYAML here (pip install pyyaml); TOML needs nothing") from error
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+        """Takes no key twice; YAML itself keeps the last one."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value]
+            for key, _ in node.value:
+                if names.count(key.value) > 1:
+                    raise ValueError(f"line {key.start_mark.line + 1} has a key that stands there twice")
+            return super().construct_mapping(node, deep=deep)
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)  # noqa: S506  a safe one
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        # Its own text shows the line, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+        raise ValueError(f"cannot be parsed{place}") from None
 
 
 def _wrong(path: Path, what: str, advice: str) -> WriterConfigurationError:

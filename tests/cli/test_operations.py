@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +66,24 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, name: str, tex
     with pytest.raises(WriterConfigurationError, match=said) as caught:
         WriterConfig.from_file(file, {})
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["storage_options: {key: TOPSECRET\nx: [", "a: *TOPSECRET", "TOPSECRET: 1\nTOPSECRET: 2"]
+)
+def test_a_broken_file_never_shows_what_is_in_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(WriterConfigurationError, match="line") as caught:
+        WriterConfig.from_file(file, {})
+    assert "TOPSECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("batch_size: 1\nbatch_size: 2\n")
+    with pytest.raises(WriterConfigurationError, match="twice"):
+        WriterConfig.from_file(file, {})
 
 
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
