@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sfwriter.dictionaries import FEW_TEXTS, is_encoded
 from sfwriter.ingest.arrow_columns import check_unicode
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from ray.exceptions import RayTaskError
 
     from sfwriter.batch import EncodedBatch, Token
+
+
+TEXTS = pa.list_(pa.string())
+"""The type of reasons and of rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,8 @@ def _check(field: pa.Field, column: pa.ChunkedArray) -> None:
     elif pa.types.is_primitive(field.type) or pa.types.is_null(field.type):
         for chunk in column.chunks:
             chunk.validate()
-    elif pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type):  # reasons, rules
+    elif field.type in (FEW_TEXTS, TEXTS):
+        # Numbers point into the dictionary, and texts are UTF-8.
         for chunk in column.chunks:
             chunk.validate(full=True)
     else:
@@ -157,7 +163,11 @@ _ANSWERING = ""
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    return tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
+    if len(tables) == 1:
+        return tables[0]
+    joined = pa.concat_tables(tables)
+    # Joined dictionaries would count for each batch; each record batch brings its own.
+    return joined if any(is_encoded(field.type) for field in joined.schema) else joined.combine_chunks()
 
 
 def _write(sink: pa.NativeFile, tables: Sequence[pa.Table]) -> None:

@@ -37,8 +37,9 @@ class EncodedBatch:
     """One call's rows behind the gate.
 
     Attributes:
-        rows: the accepted rows, in the log table's column types, without the columns that staging
-            stamps (`logged_at`). No row is legal: the number is then committed without files.
+        rows: the accepted rows, in the log table's column types (texts of few values may be dictionary
+            encoded), without the columns that staging stamps (`logged_at`). No row is legal: the number is
+            then committed without files.
         quarantined: the rows that the gate set aside, in the quarantine table's types without its
             stamped columns; None where there are none.
         digest: 16 hex digits of the content as the caller gave it: the same rows again give the same

@@ -2,7 +2,8 @@
 
 Receives: the rows of a call in the table's types, before anything made up is filled in, and what did not fit.
 Produces: 16 hex digits (XXH3, 64 bits).
-Guarantees: equal for equal values in equal order, however they are chunked, sliced or padded, whatever
+Guarantees: equal for equal values in equal order, however they are chunked, sliced, padded
+    or dictionary encoded, whatever
     stands behind a null, in whatever order additional columns come, in every process.
 Never does: read a value in Python; see `logged_at` or a made-up run id.
 """
@@ -16,12 +17,14 @@ import pyarrow.compute as pc
 import xxhash
 
 from sfwriter.arrays import constant
+from sfwriter.dictionaries import is_encoded, plain_type
 from sfwriter.schema import LOG_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _LOG_COLUMNS = frozenset(LOG_SCHEMA.names)
+_DECODED_ROWS = 8_192
 
 
 def digest_of(rows: pa.Table, unfit: Iterable[str] = ()) -> str:
@@ -56,7 +59,7 @@ def column_identity(name: str, column: pa.ChunkedArray) -> bytes:
     """What the hash of a batch sees of one column that has a value."""
     if name not in _LOG_COLUMNS:
         column = _canonical(column)
-    return head(name, column.type) + _column_hash(column)
+    return head(name, plain_type(column.type)) + _column_hash(column)
 
 
 def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -80,7 +83,7 @@ def _column_hash(column: pa.ChunkedArray) -> bytes:
     """Two streams, one of places and lengths, one of values, so that chunk borders leave no trace."""
     places, values = xxhash.xxh3_64(), xxhash.xxh3_64()
     nullable = column.null_count > 0
-    for chunk in column.chunks:
+    for chunk in _plain_chunks(column):
         if len(chunk) == 0:
             continue
         if pa.types.is_string(chunk.type):
@@ -95,6 +98,16 @@ def _column_hash(column: pa.ChunkedArray) -> bytes:
             chunk = chunk.cast(pa.uint8())  # noqa: PLW2901  the same chunk, one byte a value
         values.update(_view(pc.drop_null(chunk) if chunk.null_count else chunk))
     return bytes(places.digest() + values.digest())
+
+
+def _plain_chunks(column: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """The chunks; of an encoded column decoded, some rows at a time, which stay in the processor's cache."""
+    for chunk in column.chunks:
+        if not is_encoded(chunk.type):
+            yield chunk
+            continue
+        for start in range(0, len(chunk), _DECODED_ROWS):
+            yield chunk.slice(start, _DECODED_ROWS).dictionary_decode()
 
 
 def _view(array: pa.Array) -> Any:

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.dictionaries import few_texts
 from sfwriter.exceptions import WriterSchemaError
 from sfwriter.ingest.arrow_columns import convert_column, kind_of_type, python_value, python_values, simplified
 from sfwriter.ingest.columns import build_column
 from sfwriter.ingest.encoded import Encoded, Fault, GrowingColumns, check_size
 from sfwriter.ingest.jsontext import bounded, original_text
-from sfwriter.ingest.kinds import LOG_KINDS, OPEN_TEXT, Kind, kind_of_values
+from sfwriter.ingest.kinds import LOG_KINDS, OBJECT, OPEN_TEXT, Kind, kind_of_values
 from sfwriter.ingest.names import CallNames, Fate, TableColumns
 from sfwriter.ingest.values import Misfit
 
@@ -165,7 +166,7 @@ def _types_of(given: list[Any]) -> dict[str, str]:
 
 
 def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Encoded:
-    """Encode Arrow columns.
+    """Encode Arrow columns. Texts of the log's columns stay dictionary encoded where they have few values.
 
     Raises:
         WriterSchemaError: two columns have the same name.
@@ -187,6 +188,10 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
         if fate is Fate.STAMPED:
             stamped = True
             continue
+        few = few_texts(raw) if _keeps_texts(name) else None
+        if few is not None:
+            made.add(name, LOG_KINDS[name], 0, few)
+            continue
         column = simplified(raw)
         kind = fate if isinstance(fate, Kind) else kind_of_type(column.type) or OPEN_TEXT
         converted, misfits = convert_column(column, kind, exact=exact)
@@ -203,6 +208,12 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
         actual=lambda: {field.name: str(field.type) for field in given.schema},
         stamped=stamped,
     )
+
+
+def _keeps_texts(name: str) -> bool:
+    """Whether any text is right for the column."""
+    kind = LOG_KINDS.get(name)
+    return kind is not None and kind is not OBJECT and pa.types.is_string(kind.type)
 
 
 def _check_twins(given: pa.Table, columns: TableColumns) -> None:

@@ -120,14 +120,16 @@ class GrowingColumns:
     def _column(self, name: str, kind: Kind, count: int) -> pa.ChunkedArray:
         chunks: list[pa.Array] = []
         reached = 0
-        for start, piece in self.pieces.get(name, ()):
+        pieces = self.pieces.get(name, ())
+        for start, piece in pieces:
             if start > reached:
                 chunks.append(nulls(kind.type, start - reached))
             chunks.extend(piece.chunks if isinstance(piece, pa.ChunkedArray) else [piece])
             reached = start + len(piece)
         if reached < count:
             chunks.append(nulls(kind.type, count - reached))
-        return pa.chunked_array(chunks, kind.type)
+        # One that stays dictionary encoded comes in one piece of all rows.
+        return pa.chunked_array(chunks, pieces[0][1].type if pieces else kind.type)
 
 
 def check_size(nbytes: int, max_bytes: int | None) -> None:

@@ -19,7 +19,7 @@ None, NaT and Arrow's null are the same as a key that is left out, also under an
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 
 from sfwriter.arrays import array_of, scalar_of
 from sfwriter.batch import EncodedBatch
+from sfwriter.dictionaries import plain_column, plain_table, vocabulary
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.ingest import refusals
 from sfwriter.ingest.aside import quarantine, with_unconverted
@@ -194,6 +195,7 @@ class Gate:
         if self.mode != "strict":
             table = _lowered(table)
         if rules is not None:
+            table = plain_table(table)
             return Judged(table, _misfits(encoded), broken=tuple(rules.broken(table)))
         return Judged(table, _misfits(encoded), tuple(_relevant(breaches(table), encoded)))
 
@@ -222,6 +224,7 @@ class Gate:
     def _sorted_out(self, encoded: Encoded, table: pa.Table, digest: str, run_id: str) -> Gated:
         every = breaches(table)
         if self._more_rules is not None:
+            table = plain_table(table)
             every = sorted([*every, *self._more_rules(table)], key=lambda breach: breach.row)
         found = _relevant(every, encoded)
         if self.mode == "strict" and (encoded.faults or found):
@@ -229,6 +232,9 @@ class Gate:
         if self.mode == "ignore" and any(breach.missing for breach in every):
             # A row that is no mapping lacks both as well.
             raise refusals.of_ignore(encoded, [breach for breach in found if breach.missing])
+        if encoded.faults or found or self._rules is not None:
+            # What follows looks at values: rules, and the rows that break them.
+            encoded, table = replace(encoded, rows=plain_table(encoded.rows)), plain_table(table)
         judged = Judged(table, _misfits(encoded), tuple(found), self._broken(table))
         if self.mode == "lenient" and judged.broken:
             found = [*found, *breaches_of(judged.broken)]
@@ -266,7 +272,7 @@ def _check_run_id(run_id: object) -> None:
 
 
 def _replaced(table: pa.Table, name: str, column: Any) -> pa.Table:
-    return table.set_column(table.column_names.index(name), table.schema.field(name), column)
+    return table.set_column(table.column_names.index(name), table.schema.field(name).with_type(column.type), column)
 
 
 def _with_run_ids(table: pa.Table, run_id: str | None, new_run_id: Callable[[], str]) -> tuple[pa.Table, str]:
@@ -275,14 +281,18 @@ def _with_run_ids(table: pa.Table, run_id: str | None, new_run_id: Callable[[], 
     if column.null_count == 0 and (run_id is not None or len(column)):
         return table, run_id if run_id is not None else column[0].as_py()
     made = run_id if run_id is not None else new_run_id()
-    return _replaced(table, "run_id", pc.fill_null(column, scalar_of(made, pa.string()))), made
+    return _replaced(table, "run_id", _run_ids(column, made)), made
+
+
+def _run_ids(column: pa.ChunkedArray, run_id: str) -> pa.ChunkedArray:
+    return pc.fill_null(plain_column(column), scalar_of(run_id, pa.string()))
 
 
 def _with_defaults(encoded: Encoded, run_id: str | None) -> pa.Table:
     """The rows with what a missing value stands for: the call's run id, and success where there is no error."""
     table = encoded.rows
     if run_id is not None and table.column("run_id").null_count:
-        table = _replaced(table, "run_id", pc.fill_null(table.column("run_id"), scalar_of(run_id, pa.string())))
+        table = _replaced(table, "run_id", _run_ids(table.column("run_id"), run_id))
     success = table.column("success")
     if success.null_count:
         fine: Any = pc.is_null(table.column("error_message"))
@@ -300,8 +310,9 @@ def _lowered(table: pa.Table) -> pa.Table:
     """`BRONZE` becomes `bronze`: names of phases and run modes that differ only in case."""
     for name, allowed in (("phase", PHASES), ("run_mode", RUN_MODES)):
         column = table.column(name)
-        known = pc.is_in(column, array_of([*allowed, None], pa.string()))
+        known = pc.is_in(vocabulary(column), array_of([*allowed, None], pa.string()))
         if not pc.all(known).as_py():
+            column = plain_column(column)
             low = pc.utf8_lower(column)
             table = _replaced(table, name, pc.if_else(pc.is_in(low, array_of(allowed, pa.string())), low, column))
     return table

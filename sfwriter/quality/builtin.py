@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sfwriter.arrays import array_of, constant
+from sfwriter.dictionaries import plain_column, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -145,16 +146,26 @@ def _required(rows: pa.Table) -> Iterator[Breach]:
                 yield Breach(place, name, f"{name} is missing", _required_rule(name), missing=True)
 
 
+def _blank(texts: Any) -> Any:
+    return pc.or_(pc.equal(pc.binary_length(texts), constant(0, pa.int64())), pc.utf8_is_space(texts))
+
+
+def _all_among(texts: Any, allowed: Sequence[str]) -> bool:
+    return bool(pc.all(pc.is_in(texts, array_of([*allowed, None], pa.string()))).as_py())
+
+
 def _texts(rows: pa.Table) -> Iterator[Breach]:
     for name in _FILLED:
         column = rows.column(name)
-        blank = pc.or_(pc.equal(pc.binary_length(column), constant(0, pa.int64())), pc.utf8_is_space(column))
-        for place in _places(blank):
+        if not pc.any(_blank(vocabulary(column))).as_py():
+            continue
+        for place in _places(_blank(plain_column(column))):
             yield Breach(place, name, f"{name} is empty: {_shown(column, place)}", _filled_rule(name))
     for name, allowed in _ALLOWED:
         column = rows.column(name)
-        if column.null_count == len(column):
+        if column.null_count == len(column) or _all_among(vocabulary(column), allowed):
             continue
+        column = plain_column(column)
         other = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, array_of(allowed, pa.string()))))
         for place in _places(other):
             reason = f"{name} is {_shown(column, place)}, not one of {', '.join(allowed)}"

@@ -2,7 +2,8 @@
 
 Receives: a source and the row to begin at.
 Produces: Arrow tables of so many rows each, whatever the row groups are.
-Guarantees: chunk `k` is the rows from `k` times the limit on. Types are the file's own.
+Guarantees: chunk `k` is the rows from `k` times the limit on. Types are the file's own; texts of few values
+    come dictionary encoded.
 Never does: convert; hold more than a chunk and the pages under it; map the file into memory (one that is
     truncated meanwhile would kill the process).
 """
@@ -30,6 +31,8 @@ CHUNK_BYTES = 8 << 20
 MAX_ROWS = 131_072
 MIN_ROWS = 1_024
 _SAMPLE_ROWS = 2_048
+_FEW_BYTES = 1.5
+"""A row's, decompressed, the dictionary's share included: numbers of up to ten bits."""
 
 
 def file_digest(source: Source, check: Callable[[], None]) -> str:
@@ -53,7 +56,7 @@ def limits_of(source: Source) -> Limits:
 
     The footer does not tell: a text that is repeated is in a dictionary once.
     """
-    with _opened(source) as file:
+    with _opened(source, encoded=False) as file:
         groups = [group for group in range(file.metadata.num_row_groups) if file.metadata.row_group(group).num_rows]
         widest = 1.0
         for group in sorted({groups[0], groups[len(groups) // 2], groups[-1]}) if groups else ():
@@ -106,10 +109,12 @@ def _group_of(metadata: Any, row: int) -> tuple[int, int]:
     return metadata.num_row_groups, before
 
 
-def _opened(source: Source) -> Any:
+def _opened(source: Source, *, encoded: bool = True) -> Any:
     try:
         # With a buffer, pages are read as they are needed; without, a whole row group is.
-        return pq.ParquetFile(source.path, buffer_size=BLOCK_BYTES)
+        metadata = pq.read_metadata(source.path)
+        few = _few_texts(metadata) if encoded else None
+        return pq.ParquetFile(source.path, metadata=metadata, read_dictionary=few, buffer_size=BLOCK_BYTES)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -129,6 +134,19 @@ def _next(source: Source, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch |
         return next(batches, None)
     except (pa.ArrowException, OSError) as error:
         raise _broken(source, f"cannot be read to its end: {_first_line(error)}") from error
+
+
+def _few_texts(metadata: Any) -> list[str]:
+    """Text columns that take next to nothing in every row group: they have few values, and stay encoded as they are."""
+    names = []
+    for index in range(metadata.num_columns):
+        column = metadata.schema.column(index)
+        if column.physical_type != "BYTE_ARRAY" or column.max_repetition_level or "." in column.path:
+            continue
+        parts = [metadata.row_group(group).column(index) for group in range(metadata.num_row_groups)]
+        if all(part.total_uncompressed_size <= _FEW_BYTES * part.num_values for part in parts):
+            names.append(column.path)
+    return names
 
 
 def _first_line(error: Exception) -> str:

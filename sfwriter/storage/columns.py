@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from sfwriter.dictionaries import is_encoded, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _TIMESTAMP = pa.timestamp("us", "UTC")
 
 def plain(kind: pa.DataType) -> pa.DataType:
     """The type as Delta sees it: without Arrow's variants of one and the same thing."""
+    if is_encoded(kind):
+        return plain(plain_type(kind))
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
@@ -89,8 +92,9 @@ def _holds(kind: pa.DataType) -> bool:
 
 
 def with_null_marks(table: pa.Table) -> pa.Schema:
-    """The table's schema; a column is non-nullable where no row has a null in it."""
-    return pa.schema([column.with_nullable(table.column(column.name).null_count > 0) for column in table.schema])
+    """The schema of the table's values; a column is non-nullable where no row has a null in it."""
+    schema = plain_schema(table.schema)
+    return pa.schema([column.with_nullable(table.column(column.name).null_count > 0) for column in schema])
 
 
 def columns_to_add(table: pa.Schema, staged: Mapping[int, pa.Schema], spec: TableSpec) -> list[pa.Field]:

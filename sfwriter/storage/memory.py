@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sfwriter.clock import SystemClock
+from sfwriter.dictionaries import plain_table
 from sfwriter.exceptions import WriterSchemaError, WriterTableError
 from sfwriter.storage.columns import check_writable, columns_to_add, with_null_marks
 from sfwriter.storage.engine import (
@@ -122,7 +123,7 @@ class MemoryTable:
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """Keep the rows under names that no commit knows yet; a new one every `max_file_bytes` of Arrow."""
-        table = joined_rows(self._spec, batches, self._clock)
+        table = plain_table(joined_rows(self._spec, batches, self._clock))
         check_writable(table.schema, self._spec)
         now_ms = self._now_ms()
         with self._warehouse.lock:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from sfwriter.arrays import array_of, scalar_of
 from sfwriter.clock import SystemClock
+from sfwriter.dictionaries import alike, plain_column, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
 from sfwriter.storage.columns import check_writable, with_null_marks
 from sfwriter.storage.engine import StagedBatch, StagedFile
@@ -84,26 +85,36 @@ def discard_files(spec: TableSpec, staged: StagedBatch) -> None:
 
 
 def joined_rows(spec: TableSpec, batches: Sequence[BatchToStage], clock: Clock) -> pa.Table:
-    """All rows as one table: the spec's columns in its order, then the others in the order they came."""
+    """All rows as one table: the spec's columns in its order, then the others in the order they came.
+
+    A text column is dictionary encoded where one of the batches has it so.
+    """
     filled = [batch for batch in batches if batch.rows.num_rows]
     schema = _schema_of(spec, filled)
     now = scalar_of((clock.now() - _EPOCH) // _MICROSECOND, pa.int64()).cast(pa.timestamp("us", "UTC"))
-    tables = []
-    for batch in filled:
-        count = batch.rows.num_rows
-        present = set(batch.rows.schema.names)
-        columns = []
-        for column in schema:
-            stamp = spec.stamps.get(column.name)
-            if stamp is not None:
-                value = now if stamp == "time" else scalar_of(_stamp(stamp, batch), column.type)
-                columns.append(pa.repeat(value, count))
-            elif column.name in present and not pa.types.is_null(batch.rows.schema.field(column.name).type):
-                columns.append(batch.rows.column(column.name))
-            else:
-                columns.append(pa.nulls(count, column.type))
-        tables.append(pa.table(columns, schema=schema))
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    if not filled:
+        return schema.empty_table()
+    columns = {column.name: _joined([_part(spec, batch, column, now) for batch in filled]) for column in schema}
+    # Parquet gives a dictionary up that changes within a row group.
+    return pa.table(columns).unify_dictionaries()
+
+
+def _part(spec: TableSpec, batch: BatchToStage, column: pa.Field, now: Any) -> pa.ChunkedArray:
+    """What a batch has of a column."""
+    count = batch.rows.num_rows
+    stamp = spec.stamps.get(column.name)
+    if stamp is not None:
+        value = now if stamp == "time" else scalar_of(_stamp(stamp, batch), column.type)
+        return pa.chunked_array([pa.repeat(value, count)])
+    position = batch.rows.schema.get_field_index(column.name)
+    if position < 0 or pa.types.is_null(batch.rows.schema.field(position).type):
+        return pa.chunked_array([pa.nulls(count, column.type)])
+    return batch.rows.column(position)
+
+
+def _joined(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    parts = alike(parts)
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
 
 
 def _stamp(stamp: str, batch: BatchToStage) -> str:
@@ -122,12 +133,13 @@ def _schema_of(spec: TableSpec, batches: Sequence[BatchToStage]) -> pa.Schema:
             # A column of nulls alone says nothing of its type, and a table without it reads null anyway.
             if column.name in spec.stamps or pa.types.is_null(column.type):
                 continue
-            known = kinds.setdefault(column.name, column.type)
-            if not known.equals(column.type):
+            kept = plain_type(column.type)
+            known = kinds.setdefault(column.name, kept)
+            if not known.equals(kept):
                 raise WriterSchemaError(
-                    f"Column {column.name!r} of {spec.name} is {known}, and batch {batch.token} brings {column.type}.",
+                    f"Column {column.name!r} of {spec.name} is {known}, and batch {batch.token} brings {kept}.",
                     expected_schema={name: str(kind) for name, kind in kinds.items()},
-                    actual_schema={entry.name: str(entry.type) for entry in batch.rows.schema},
+                    actual_schema={entry.name: str(entry.type) for entry in plain_schema(batch.rows.schema)},
                     context={"table": spec.name, "column": column.name, "batch_id": str(batch.token)},
                     suggestions=[f"Give {column.name!r} the type {known} in every row."],
                     code="type_clash",
@@ -151,7 +163,9 @@ def partitioned(spec: TableSpec, table: pa.Table) -> Iterator[tuple[dict[str, st
             context={"table": spec.name, "partition_columns": names},
             suggestions=["Partition by columns that the table has."],
         )
-    keyed = pa.table({**{name: table.column(name) for name in names}, "": array_of(range(table.num_rows), pa.int64())})
+    keyed = pa.table(
+        {**{name: plain_column(table.column(name)) for name in names}, "": array_of(range(table.num_rows), pa.int64())}
+    )
     # One row for each combination, with the positions of its rows.
     groups = keyed.group_by(names, use_threads=False).aggregate([("", "list")])
     folders = [

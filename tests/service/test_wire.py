@@ -57,6 +57,11 @@ BENT = {
     "offsets below zero": (ints(0, 2, 3), ints(-5, 2, 3)),
     "no UTF-8": (b"abc", bytes([0xFF, 0xFE, 0x61])),
 }
+ENCODED = {
+    "numbers beyond the dictionary": (ints(1, 0, 1), ints(1, 0, 2)),
+    "numbers below zero": (ints(1, 0, 1), ints(1, -1, 1)),
+    "no UTF-8": (b"abc", bytes([0xFF, 0xFE, 0x61])),
+}
 
 
 @pytest.mark.parametrize(("honest", "bent"), BENT.values(), ids=BENT)
@@ -68,7 +73,27 @@ def test_columns_that_are_not_what_they_say_are_refused(honest, bent):
         list(unpack(payload.replace(honest, bent)))
 
 
-@pytest.mark.parametrize("values", [pa.array([[1], [2]]), pa.array(["a", "a"]).dictionary_encode()])
+@pytest.mark.parametrize(("honest", "bent"), ENCODED.values(), ids=ENCODED)
+def test_dictionaries_that_are_not_what_they_say_are_refused(honest, bent):
+    encoded = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1], pa.int32()), pa.array(["ab", "c"]))
+    content, _ = pack([batch(pa.table({"a": encoded}))], "s.q")
+    payload = content.to_pybytes()
+    assert [table.to_pydict() for table in unpack(payload)] == [{"a": ["c", "ab", "c"]}]
+    assert honest in payload
+    with pytest.raises((pa.ArrowInvalid, pa.ArrowIndexError)):
+        list(unpack(payload.replace(honest, bent)))
+
+
+def test_each_batch_brings_its_own_dictionary():
+    texts = [["a", "b"], ["c", "c"]]
+    batches = [batch(pa.table({"a": pa.array(own).dictionary_encode()})) for own in texts]
+    content, shares = pack(batches, "s.q")
+    streams = list(unpack(content))
+    assert [rows_of(streams, share) for (share,) in shares] == [{"a": own} for own in texts]
+    assert [streams[0].slice(share.offset, share.rows).nbytes for (share,) in shares] == [s.nbytes for (s,) in shares]
+
+
+@pytest.mark.parametrize("values", [pa.array([[1], [2]]), pa.array([1, 1]).dictionary_encode()])
 def test_types_that_no_batch_has_are_refused(values):
     content, _ = pack([batch(pa.table({"a": values}))], "s.q")
     with pytest.raises(pa.ArrowInvalid, match="no batch has"):
@@ -77,7 +102,8 @@ def test_types_that_no_batch_has_are_refused(values):
 
 @given(st.data())
 def test_bytes_that_were_changed_on_the_way_never_crash(data):
-    content, _ = pack([batch(pa.table({"a": ["x", None, "yz"], "b": [1, 2, 3]}))], "s.q")
+    encoded = pa.array(["m", "m", None]).dictionary_encode()
+    content, _ = pack([batch(pa.table({"a": ["x", None, "yz"], "b": [1, 2, 3], "c": encoded}))], "s.q")
     damaged = bytearray(content.to_pybytes())
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

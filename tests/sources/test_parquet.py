@@ -3,8 +3,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sfwriter.exceptions import WriterValidationError
-from sfwriter.sources import SourceReading, source_of
+from sfwriter.sources import Limits, SourceReading, source_of
 from sfwriter.sources.parquet import MAX_ROWS, limits_of
+from sfwriter.testing.rows import log_table
 from tests.sources.support import run
 
 
@@ -21,6 +22,19 @@ def test_types_are_the_files_own(tmp_path, table):
         (chunk,) = reading.chunks()
     assert chunk.rows.schema.field("rows_written").type == pa.int32()
     assert chunk.place_of(4) == "row 5"
+
+
+def test_columns_of_few_values_come_as_they_are_stored_and_others_plain(tmp_path, table):
+    rows = log_table(30_000)
+    path = tmp_path / "a.parquet"
+    pq.write_table(rows, path, row_group_size=12_000)
+    with SourceReading(source_of(path), table.journal(), table.watermark, limits=Limits(9_000, 1 << 30)) as reading:
+        chunks = [chunk.rows for chunk in reading.chunks()]
+    read = chunks[0].schema
+    assert [read.field(name).type for name in ("phase", "pipeline_id")] == [pa.dictionary(pa.int32(), pa.string())] * 2
+    assert [read.field(name).type for name in ("run_id", "metadata")] == [pa.string()] * 2
+    assert [chunk.num_rows for chunk in chunks] == [9_000, 9_000, 9_000, 3_000]
+    assert pa.concat_tables(chunk.cast(rows.schema) for chunk in chunks).equals(rows)
 
 
 def test_a_file_without_rows_has_no_chunks(tmp_path, table):

@@ -1,0 +1,156 @@
+"""Texts of few values stay dictionary encoded, and nobody can tell from what is written."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfwriter import LogWriter, WriterConfig
+from sfwriter.dictionaries import FEW_TEXTS, LEAST_ROWS, MOST_TEXTS, alike, few_texts, plain_table
+from sfwriter.exceptions import WriterSchemaError, WriterValidationError
+from sfwriter.ingest.gate import Gate
+from sfwriter.testing.rows import log_table
+
+INDEX = pa.int32()
+ENCODED = ("run_mode", "pipeline_id", "phase", "step_name", "error_message")
+
+
+def encoded(table, *names, index=INDEX):
+    for name in names or ENCODED:
+        column = table.column(name).dictionary_encode()
+        table = table.set_column(
+            table.column_names.index(name), name, column.cast(pa.dictionary(index, column.type.value_type))
+        )
+    return table
+
+
+def with_text(table, name, place, text):
+    texts = table.column(name).to_pylist()
+    texts[place] = text
+    return table.set_column(table.column_names.index(name), name, pa.array(texts, pa.string()))
+
+
+@pytest.mark.parametrize("mode", ["strict", "lenient", "ignore"])
+def test_the_same_rows_with_and_without_dictionaries_are_the_same_batch(mode):
+    plain = log_table(LEAST_ROWS + 3)
+    one, other = Gate(mode).encode(plain), Gate(mode).encode(encoded(plain, index=pa.int16()))
+    assert other.digest == one.digest
+    assert plain_table(other.rows).equals(one.rows)
+    assert {name for name in ENCODED if other.rows.schema.field(name).type == FEW_TEXTS} == set(ENCODED)
+    assert other.nbytes < one.nbytes
+
+
+def test_pieces_with_dictionaries_of_their_own_are_one_batch():
+    parts = [log_table(3_000, first=first) for first in (0, 3_000)]
+    whole = pa.concat_tables([encoded(part) for part in parts])
+    assert Gate().encode(whole).digest == Gate().encode(pa.concat_tables(parts)).digest
+
+
+def test_few_rows_and_additional_columns_are_plain():
+    assert Gate().encode(encoded(log_table(100))).rows.schema.field("phase").type == pa.string()
+    rows = log_table(LEAST_ROWS)
+    extra = rows.append_column("team", rows.column("phase").dictionary_encode())
+    assert Gate().encode(extra).rows.schema.field("team").type == pa.string()
+
+
+@pytest.mark.parametrize(
+    "dictionary",
+    [
+        pa.array([f"text {number}" for number in range(MOST_TEXTS + 1)]),
+        pa.array(["a", None]),
+        pa.array(["a", "x" * 70_000]),
+        pa.array([1, 2]),
+        pa.array([b"a", b"b"]),
+    ],
+    ids=["many", "null", "long", "numbers", "bytes"],
+)
+def test_dictionaries_that_are_no_few_texts_are_left_to_others(dictionary):
+    indices = pa.array([0, 1] * LEAST_ROWS, pa.int32())
+    assert few_texts(pa.chunked_array([pa.DictionaryArray.from_arrays(indices, dictionary)])) is None
+
+
+def test_broken_dictionaries_are_not_taken_over():
+    indices = pa.array([0, 1] * LEAST_ROWS, pa.int32())
+    text = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xff"]).buffers())
+    assert few_texts(pa.chunked_array([pa.DictionaryArray.from_arrays(indices, text, safe=False)])) is None
+    beyond = pa.array([0, 7] * LEAST_ROWS, pa.int32())
+    assert few_texts(pa.chunked_array([pa.DictionaryArray.from_arrays(beyond, pa.array(["a"]), safe=False)])) is None
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "ü", "", None]), max_size=5), min_size=1, max_size=4), st.data())
+@settings(max_examples=50)
+def test_columns_made_alike_have_the_same_values(parts, data):
+    arrays = [pa.chunked_array([pa.array(part, pa.string())]) for part in parts]
+    given_ones = [array.dictionary_encode() if data.draw(st.booleans()) else array for array in arrays]
+    found = alike([pa.chunked_array(one.chunks, one.type) for one in given_ones])
+    assert len({one.type for one in found}) == 1
+    assert [value for one in found for value in one.to_pylist()] == [value for part in parts for value in part]
+
+
+def test_a_bad_text_among_encoded_ones_is_refused_with_its_row():
+    rows = encoded(with_text(log_table(LEAST_ROWS), "phase", 4_000, "copper"))
+    with pytest.raises(WriterValidationError, match="copper") as caught:
+        Gate().encode(rows)
+    assert [entry["row"] for entry in caught.value.validation_errors] == [4_000]
+    aside = Gate("lenient").encode(rows)
+    assert (aside.rows.num_rows, aside.quarantined.num_rows) == (LEAST_ROWS - 1, 1)
+
+
+def test_names_of_other_case_blank_ones_and_missing_run_ids_are_seen_through_a_dictionary():
+    rows = with_text(with_text(log_table(LEAST_ROWS), "phase", 0, "BRONZE"), "run_id", 1, None)
+    batch = Gate("lenient").encode(encoded(rows, "phase", "run_id"), "given")
+    assert batch.rows.column("phase")[0].as_py() == "bronze"
+    assert batch.rows.column("run_id")[1].as_py() == "given"
+    with pytest.raises(WriterValidationError, match="step_name is empty"):
+        Gate().encode(encoded(with_text(log_table(LEAST_ROWS), "step_name", 2, " "), "step_name"))
+    with pytest.raises(WriterValidationError, match="phase is missing"):
+        Gate().encode(encoded(with_text(log_table(LEAST_ROWS), "phase", 2, None), "phase"))
+
+
+def test_a_value_that_does_not_fit_another_column_is_refused_as_ever():
+    rows = encoded(log_table(LEAST_ROWS)).drop_columns(["rows_written"])
+    rows = rows.append_column("rows_written", pa.array(["many"] * LEAST_ROWS))
+    with pytest.raises(WriterSchemaError, match="rows_written"):
+        Gate().encode(rows)
+
+
+def test_rules_and_files_see_the_texts(tmp_path):
+    rows = log_table(2 * LEAST_ROWS)
+    config = WriterConfig(
+        warehouse=str(tmp_path),
+        validation_rules={"phase": ["phase <> 'gold'"]},
+        log_data_quality_results=True,
+        partition_columns=["phase"],
+        table_name="plain",
+    )
+    results = {}
+    for name, given_rows in (("plain", rows), ("encoded", encoded(rows))):
+        with LogWriter(config=config.model_copy(update={"table_name": name})) as writer:
+            quality = writer.write_log_rows(given_rows, "r")["quality_results"]
+            results[name] = {key: quality[key] for key in ("valid_rows", "invalid_rows", "quality_passed")}
+    assert results["encoded"] == results["plain"]
+    files = {name: sorted((tmp_path / "analytics" / name).rglob("*.parquet")) for name in results}
+    read = {
+        name: pa.concat_tables([pq.read_table(path, partitioning=None) for path in paths])
+        for name, paths in files.items()
+    }
+    assert [path.parent.name for path in files["encoded"]] == [path.parent.name for path in files["plain"]]
+    assert read["encoded"].schema.equals(read["plain"].schema)
+    assert read["encoded"].drop_columns("logged_at").equals(read["plain"].drop_columns("logged_at"))
+
+
+def test_files_keep_their_dictionaries_however_many_batches_they_join(tmp_path):
+    with LogWriter(config=WriterConfig(warehouse=str(tmp_path), linger_ms=500)) as writer:
+        writer.write_batches([encoded(log_table(20_000, first=first), "table_fqn", "step_name") for first in range(0, 60_000, 20_000)])
+    groups = [
+        pq.read_metadata(path).row_group(0) for path in (tmp_path / "analytics" / "pipeline_logs").glob("*.parquet")
+    ]
+    for group in groups:
+        columns = {group.column(place).path_in_schema: group.column(place) for place in range(group.num_columns)}
+        pages = columns["table_fqn"].total_uncompressed_size
+        assert columns["table_fqn"].has_dictionary_page
+        # Plain, each text takes some forty bytes.
+        assert pages < 3 * group.num_rows + 40 * 300
+        steps = columns["step_name"].statistics
+        assert (steps.min, steps.max) == ("clean_customers", "join_orders_customers")
