@@ -142,7 +142,9 @@ def test_rules_and_files_see_the_texts(tmp_path):
 
 def test_files_keep_their_dictionaries_however_many_batches_they_join(tmp_path):
     with LogWriter(config=WriterConfig(warehouse=str(tmp_path), linger_ms=500)) as writer:
-        writer.write_batches([encoded(log_table(20_000, first=first), "table_fqn", "step_name") for first in range(0, 60_000, 20_000)])
+        writer.write_batches(
+            [encoded(log_table(20_000, first=first), "table_fqn", "step_name") for first in range(0, 60_000, 20_000)]
+        )
     groups = [
         pq.read_metadata(path).row_group(0) for path in (tmp_path / "analytics" / "pipeline_logs").glob("*.parquet")
     ]

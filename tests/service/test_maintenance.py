@@ -6,13 +6,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
-import ray
 from deltalake import DeltaTable
 
 from actors import Service, connect
-from actors.options import NAMESPACE, actor_name
 from sfwriter import WriterValidationError
 from sfwriter.maintenance import plan
 
@@ -76,19 +73,3 @@ def test_many_small_files_are_joined_by_themselves(start: Callable[..., Service]
         wait_for(lambda: any(entry["operation"] == "OPTIMIZE" for entry in DeltaTable(table).history()))
         assert client.get_table_info()["row_count"] >= len(futures)
         assert service.reconcile()["consistent"]
-
-
-def test_a_job_that_its_death_cut_off_is_done_again(start: Callable[..., Service]) -> None:
-    service = start(enable_optimization=False)
-    with connect(service.name) as client, ThreadPoolExecutor(1) as threads:
-        for _ in range(4):
-            client.write_log_rows([ROW])
-        # This process holds the table's lock, so the actor waits in the middle of its job.
-        with client._log_table._maintainer._alone():  # type: ignore[attr-defined]
-            job = threads.submit(service.maintain, {"optimize": True})
-            actor = ray.get_actor(actor_name(service.name, "maintenance"), namespace=NAMESPACE)
-            wait_for(lambda: ray.get(actor.look.remote())["running"] is not None)
-            psutil.Process(ray.get(actor.ping.remote())["pid"]).kill()
-        assert job.result(60)["results"]["optimize"]["optimized"]
-        assert client.get_table_info()["num_files"] == 1
-        assert service.health()["maintenance"]["restarts"] == 1
