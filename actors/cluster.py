@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,7 +44,9 @@ def join_ray() -> bool:
     if named and named not in {"auto", "local"}:
         if "://" not in named and not _listens(named):
             raise WriterError(
-                f"nothing answers at RAY_ADDRESS={named!r}", suggestions=["start that Ray, or unset RAY_ADDRESS"]
+                f"nothing answers at RAY_ADDRESS={named!r}",
+                suggestions=["start that Ray, or unset RAY_ADDRESS"],
+                code="unreachable",
             )
         address: str | None = named
     else:
@@ -92,6 +95,8 @@ def start_ray() -> int:
         except BaseException:
             end_ray(process.pid)
             raise
+    # Another process may end it, and would wait for a zombie.
+    threading.Thread(target=process.wait, name="sfwriter-ray", daemon=True).start()
     return process.pid
 
 

@@ -28,6 +28,9 @@ SERVICE_GROUP = "sfwriter.service"
 
 MIB = 2**20
 
+LOOK_S = 2.0
+"""How often a service that is served in the foreground is looked for."""
+
 
 def loaded(what: str) -> Any:
     """What the service's package offers under this name.
@@ -61,9 +64,11 @@ def serve(
     service_class = loaded("service")
     ended = threading.Event()
     runs_already = _runs(service_class, name)
+    # A plain SIGTERM would leave what is half started; this unwinds it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     service = service_class.start(config, name=name, origins=origins)
     if not (detach or runs_already):
-        # Only now: Ray takes SIGTERM for itself when a process joins it.
+        # Not before: Ray takes SIGTERM for itself when a process joins it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: _asked(ended, number))
     started = {"service": name, "started": not runs_already, "configuration": service.configuration()}
@@ -76,7 +81,10 @@ def serve(
             print(f"  {option} = {entry['value']}  ({entry['origin']})", flush=True)
     if detach or runs_already:
         return 0
-    ended.wait()
+    while not ended.wait(LOOK_S):
+        if not _runs(service_class, name):
+            print(f"sfwriter: service {name} was stopped by somebody else", file=sys.stderr, flush=True)
+            return 0
     print(f"sfwriter: draining service {name}, {drain_timeout:g} s at most", file=sys.stderr, flush=True)
     return _stopped(service.stop(drain_timeout), name, as_json=False, quiet=as_json)
 
@@ -89,11 +97,14 @@ def _asked(ended: threading.Event, number: int) -> None:
 
 
 def _runs(service_class: Any, name: str) -> bool:
+    """Whether there is such a service; an error where nobody can tell."""
     try:
         service_class.attach(name)
     except WriterConfigurationError:
         raise
-    except WriterError:
+    except WriterError as error:
+        if error.code == "unreachable":
+            raise
         return False
     return True
 
@@ -107,7 +118,8 @@ def status(name: str, *, as_json: bool, prometheus: bool) -> int:
     health = service.health()
     found: dict[str, Any] = {"service": name, **health}
     if health["coordinator"]["state"] != "down":
-        found["consistent"] = service.reconcile()["consistent"]
+        # Ledger and table are read one after the other: a commit between the two is no fault, and no second one.
+        found["consistent"] = any(service.reconcile()["consistent"] for _ in range(3))
         found["configuration"] = service.configuration()
         found["figures"] = _metrics(service)
     print(printed(found) if as_json else _described(found))

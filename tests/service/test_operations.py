@@ -65,6 +65,30 @@ def test_a_service_is_served_looked_at_drained_and_ended(ray_address: str, tmp_p
 
 @pytest.mark.ray
 @pytest.mark.timeout(240)
+def test_a_served_service_that_somebody_else_stops_ends_its_command(ray_address: str, tmp_path: Path) -> None:
+    name = f"elsewhere-{os.getpid()}"
+    command = [sys.executable, "-m", "sfwriter", "serve", "--name", name, "--warehouse", str(tmp_path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["started"]
+        assert sfwriter("stop", "--name", name).returncode == 0
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert "stopped by somebody else" in said
+
+
+@pytest.mark.parametrize("command", ["status", "stop", "drain"])
+def test_a_ray_that_does_not_answer_is_no_service_that_does_not_run(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    answer = sfwriter(command)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "nothing answers at RAY_ADDRESS" in answer.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
 def test_a_drained_service_takes_nothing_more(ray_address: str, tmp_path: Path) -> None:
     name = f"detached-{os.getpid()}"
     begun = sfwriter("serve", "--name", name, "--warehouse", str(tmp_path), "--set", "memory_fraction=0.02", "--detach")
