@@ -316,6 +316,9 @@ class RemoteChannel:
 
     def _is_gone(self) -> bool:
         """Whether the service was stopped: then its name is gone, too."""
+        # Asked without a connection, Ray makes one by itself, to whatever Ray it finds.
+        if not ray.is_initialized():
+            return True
         try:
             self.coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
         except Exception:  # noqa: BLE001  Ray itself may be gone

@@ -26,7 +26,7 @@ def main(warehouse: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.service.head_dies", warehouse, "first"]
     heard = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False).stdout
     # Ray has its own words to say there.
-    acknowledged = [int(line) for line in heard.split() if line.isdigit()]
+    acknowledged = [int(line) for line in heard.splitlines() if line.isdigit()]
     unknown = sorted(set(range(SENT)).difference(acknowledged))
     cluster = new_cluster()
     try:
@@ -56,13 +56,18 @@ def first_life(warehouse: str) -> None:
     client = connect("head", producer_id="p")
     for number in range(BATCHES):
         client.write_log_rows(rows(number), sequence=number)
-        print(number, flush=True)
+        say(number)
     for number in range(BATCHES, SENT):
         future = client.submit_log_rows(rows(number), sequence=number)
-        future.add_done_callback(lambda done, number=number: done.exception() or print(number, flush=True))
+        future.add_done_callback(lambda done, number=number: done.exception() or say(number))
     cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
     # Ray ends a process whose node is gone, sooner or later.
     os._exit(0)
+
+
+def say(number: int) -> None:
+    """Several threads do it, and `print` would mix their lines."""
+    os.write(1, b"%d\n" % number)
 
 
 def configuration(warehouse: str) -> WriterConfig:
