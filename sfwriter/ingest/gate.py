@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from sfwriter.arrays import array_of, scalar_of
 from sfwriter.batch import EncodedBatch
-from sfwriter.dictionaries import plain_column, plain_table, vocabulary
+from sfwriter.dictionaries import plain_column, plain_table
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.ingest import refusals
 from sfwriter.ingest.aside import quarantine, with_unconverted
@@ -39,7 +39,7 @@ from sfwriter.ingest.jsontext import bounded
 from sfwriter.ingest.kinds import LOG_KINDS
 from sfwriter.ingest.names import TableColumns
 from sfwriter.ingest.values import broken_text
-from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, breaches
+from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, all_among, breaches
 from sfwriter.quality.rules import breaches_of
 from sfwriter.quality.verdict import Judged, Misfit
 
@@ -310,8 +310,7 @@ def _lowered(table: pa.Table) -> pa.Table:
     """`BRONZE` becomes `bronze`: names of phases and run modes that differ only in case."""
     for name, allowed in (("phase", PHASES), ("run_mode", RUN_MODES)):
         column = table.column(name)
-        known = pc.is_in(vocabulary(column), array_of([*allowed, None], pa.string()))
-        if not pc.all(known).as_py():
+        if not all_among(column, allowed):
             column = plain_column(column)
             low = pc.utf8_lower(column)
             table = _replaced(table, name, pc.if_else(pc.is_in(low, array_of(allowed, pa.string())), low, column))

@@ -150,8 +150,9 @@ def _blank(texts: Any) -> Any:
     return pc.or_(pc.equal(pc.binary_length(texts), constant(0, pa.int64())), pc.utf8_is_space(texts))
 
 
-def _all_among(texts: Any, allowed: Sequence[str]) -> bool:
-    return bool(pc.all(pc.is_in(texts, array_of([*allowed, None], pa.string()))).as_py())
+def all_among(column: pa.ChunkedArray, allowed: Sequence[str]) -> bool:
+    """Whether the column has no text beside these; null is none."""
+    return bool(pc.all(pc.is_in(vocabulary(column), array_of([*allowed, None], pa.string()))).as_py())
 
 
 def _texts(rows: pa.Table) -> Iterator[Breach]:
@@ -163,7 +164,7 @@ def _texts(rows: pa.Table) -> Iterator[Breach]:
             yield Breach(place, name, f"{name} is empty: {_shown(column, place)}", _filled_rule(name))
     for name, allowed in _ALLOWED:
         column = rows.column(name)
-        if column.null_count == len(column) or _all_among(vocabulary(column), allowed):
+        if column.null_count == len(column) or all_among(column, allowed):
             continue
         column = plain_column(column)
         other = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, array_of(allowed, pa.string()))))

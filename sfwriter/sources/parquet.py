@@ -56,7 +56,7 @@ def limits_of(source: Source) -> Limits:
 
     The footer does not tell: a text that is repeated is in a dictionary once.
     """
-    with _opened(source, encoded=False) as file:
+    with _opened(source) as file:
         groups = [group for group in range(file.metadata.num_row_groups) if file.metadata.row_group(group).num_rows]
         widest = 1.0
         for group in sorted({groups[0], groups[len(groups) // 2], groups[-1]}) if groups else ():
@@ -69,7 +69,7 @@ def limits_of(source: Source) -> Limits:
 
 def read_chunks(source: Source, start: Position, limits: Limits) -> Iterator[SourceChunk]:
     """The chunks from `start` on; row groups before it are not read."""
-    with _opened(source) as file:
+    with _opened(source, encoded=True) as file:
         total = int(file.metadata.num_rows)
         group, before = _group_of(file.metadata, start.row)
         groups = range(group, file.metadata.num_row_groups)
@@ -109,7 +109,7 @@ def _group_of(metadata: Any, row: int) -> tuple[int, int]:
     return metadata.num_row_groups, before
 
 
-def _opened(source: Source, *, encoded: bool = True) -> Any:
+def _opened(source: Source, *, encoded: bool = False) -> Any:
     try:
         # With a buffer, pages are read as they are needed; without, a whole row group is.
         metadata = pq.read_metadata(source.path)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -18,43 +15,29 @@ import ray
 
 from actors import Service, connect
 from actors.options import NAMESPACE, actor_name
+from benchmarks.crash.load import wait_for
 from benchmarks.live import look_at
 from sfwriter.testing.rows import log_table
+from tests.service.support import ROOT, counted, found_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = [pytest.mark.ray, pytest.mark.kill]
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 2_000
 PATIENCE_S = 120.0
-
-
-def wait_for(what: Callable[[], Any], secs: float = 60.0) -> Any:
-    deadline = time.monotonic() + secs
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def kill(pid: int) -> None:
     psutil.Process(pid).kill()
 
 
-def counted(table: str) -> tuple[int, int]:
-    """Rows, and different rows, by another reader."""
-    counts = "count(*), count(DISTINCT execution_id || '/' || step_name) FROM logs"
-    rows, distinct = look_at(Path(table)).query(counts)[0]
-    return rows, distinct
-
-
 def test_a_writer_dies_and_another_one_gets_its_batches(start: Callable[..., Service]) -> None:
     service = start(parallel_write_threads=2, max_batch_mb=0.5)
     with connect(service.name) as client:
         futures = [client.submit_log_rows(log_table(ROWS, first=number * ROWS)) for number in range(60)]
-        victim = wait_for(lambda: next((w["pid"] for w in service.health()["writers"] if w["pid"]), None))
+        victim = wait_for(lambda: next((w["pid"] for w in service.health()["writers"] if w["pid"]), None), "a writer")
         kill(victim)
         assert sum(future.result(PATIENCE_S)["rows_written"] for future in futures) == 60 * ROWS
         table = client.get_table_info()["location"]
@@ -107,7 +90,7 @@ def test_a_client_dies_and_its_successor_goes_on_behind_what_it_wrote(start: Cal
         client.send_signal(signal.SIGKILL)
         heard += [int(line) for line in client.stdout]
     with connect(service.name, producer_id="p") as successor:
-        wait_for(lambda: all(e["in_flight"] == 0 for e in service.reconcile()["producers"].values()))
+        wait_for(lambda: all(e["in_flight"] == 0 for e in service.reconcile()["producers"].values()), "rest")
         committed = successor.committed_sequence
         assert committed is not None
         assert committed >= max(heard)
@@ -127,7 +110,7 @@ def test_the_maintenance_actor_dies_and_its_job_is_done_again(start: Callable[..
         with client._log_table._maintainer._alone():  # type: ignore[attr-defined]
             job = threads.submit(service.maintain, {"optimize": True})
             actor = ray.get_actor(actor_name(service.name, "maintenance"), namespace=NAMESPACE)
-            wait_for(lambda: ray.get(actor.look.remote())["running"] is not None)
+            wait_for(lambda: ray.get(actor.look.remote())["running"] is not None, "a job")
             kill(ray.get(actor.ping.remote())["pid"])
             info = client.get_table_info()
             assert (info["num_files"], counted(info["location"])) == (4, (28, 28))
@@ -138,14 +121,8 @@ def test_the_maintenance_actor_dies_and_its_job_is_done_again(start: Callable[..
 
 @pytest.mark.timeout(300)
 def test_rays_head_dies_and_the_service_is_started_again(tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.service.head_dies", str(tmp_path / "warehouse")],
-        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = found_by("tests.service.head_dies", tmp_path / "warehouse")
     assert found["committed"] >= found["acknowledged"]
     assert found["already_written"] <= found["unknown"]
     assert found["consistent"]
-    assert counted(str(tmp_path / "warehouse/analytics/pipeline_logs")) == (found["batches"] * 50,) * 2
+    assert counted(tmp_path / "warehouse/analytics/pipeline_logs") == (found["batches"] * 50,) * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from actors import Service, connect
+from benchmarks.crash.load import wait_for
 from sfwriter import WriterValidationError
 from sfwriter.maintenance import plan
 
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROW = {"phase": "gold", "step_name": "s"}
-
-
-def wait_for(what: Callable[[], bool], secs: float = 60.0) -> None:
-    deadline = time.monotonic() + secs
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_it_does_what_a_writer_does_and_says_how_far_it_is(start: Callable[..., Service]) -> None:
@@ -70,6 +63,6 @@ def test_many_small_files_are_joined_by_themselves(start: Callable[..., Service]
         futures = [client.submit_log_rows(wide) for _ in range(plan.LEAST_SAVED + 150)]
         assert all(future.result(60)["success"] for future in futures)
         table = client.get_table_info()["location"]
-        wait_for(lambda: any(entry["operation"] == "OPTIMIZE" for entry in DeltaTable(table).history()))
+        wait_for(lambda: any(entry["operation"] == "OPTIMIZE" for entry in DeltaTable(table).history()), "a compaction")
         assert client.get_table_info()["row_count"] >= len(futures)
         assert service.reconcile()["consistent"]

@@ -443,7 +443,7 @@ def test_rows_that_died_with_their_client_are_taken_from_its_successor(service: 
             self.client = connect(name, producer_id="heir")
             self.thread = threading.Thread(target=self.client.write_batches, args=[[heavy]], kwargs={"sequence": 0})
             self.thread.start()
-            time.sleep(0.5)
+            time.sleep(0.5)  # sent, and not yet staged: it lingers at the coordinator
             return os.getpid()
 
     pid = ray.get(Client.remote().begin.remote(), timeout=60)
