@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sfwriter import arrays
 
-SPANS = st.lists(st.none() | st.timedeltas(), max_size=50)
+SPANS = st.lists(st.none() | st.timedeltas(timedelta(-3_660_000), timedelta(3_660_000)), max_size=50)
 
 
 @given(SPANS)
