@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.runtime.query import rows_of, twice
+from sfwriter.runtime.query import figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
     from sfwriter.analytics.window import Window
@@ -87,7 +87,7 @@ def _report(table: TableReader, window: Window) -> SummaryReport:
     if stats.schema is None:
         return _NOTHING | {"report_available": False}
     known = stats.schema.names
-    reader = table.scan([name for name in _COLUMNS if name in known], window.predicate(known))
+    reader = table.scan(readable(stats.schema, _COLUMNS), window.predicate(known))
     with rows_of(reader, _COLUMNS) as log:
         log.execute(_GROUPS)
         executions, success, average, processed, written = log.execute(_TOTALS).fetchall()[0]
@@ -96,7 +96,7 @@ def _report(table: TableReader, window: Window) -> SummaryReport:
             "report_available": True,
             "total_executions": executions,
             "success_rate_percent": success,
-            "average_duration_secs": average,
+            "average_duration_secs": figure(average),
             "total_rows_processed": int(processed),
             "total_rows_written": int(written),
             "phase_distribution": dict(log.execute(_PHASES).fetchall()),
@@ -111,7 +111,7 @@ def dicts(log: Any, query: str) -> list[dict[str, Any]]:
     """The rows of a query of this library's own."""
     found = log.execute(query)
     names = [column[0] for column in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return [dict(zip(names, map(figure, row), strict=True)) for row in found.fetchall()]
 
 
 _NOTHING: SummaryReport = {

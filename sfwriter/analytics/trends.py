@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.runtime.query import TIMES, rows_of, twice
+from sfwriter.runtime.query import TIMES, figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
     from sfwriter.analytics.window import Window
@@ -56,11 +56,11 @@ def _trends(table: TableReader, window: Window) -> TrendsResult:
     if stats.schema is None:
         return _of(None, [], available=False)
     known = stats.schema.names
-    reader = table.scan([name for name in _COLUMNS if name in known], window.predicate(known))
+    reader = table.scan(readable(stats.schema, _COLUMNS), window.predicate(known))
     with rows_of(reader, _COLUMNS) as log:
         found = log.execute(_QUERY, [window.since])
         names = [column[0] for column in found.description]
-        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        rows = [dict(zip(names, map(figure, row), strict=True)) for row in found.fetchall()]
     whole = next((row for row in rows if row["whole"] and row["executions"]), None)
     return _of(whole, [row for row in rows if not row["whole"]], available=True)
 
