@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.report.terminal import show_on_terminal
+
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import TextIO
@@ -72,24 +74,12 @@ def show_rows(rows: list[dict[str, Any]], title: str, out: TextIO | None = None)
     cells = [[_text(row[name]).encode(encoding, "replace").decode(encoding) for name in names] for row in rows]
     failed = [row.get("success") is False for row in rows]
     if out.isatty():
-        _show_on_terminal(names, cells, failed, title, out)
+        show_on_terminal(names, cells, failed, title, out)
         return
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
     out.write(f"{title}\n")
     for line in [names, *cells]:
         out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
-
-
-def _show_on_terminal(names: list[str], cells: list[list[str]], failed: list[bool], title: str, out: TextIO) -> None:
-    # Imported here: rich takes 40 ms, and most writers never show anything.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*names, title=title)
-    for line, bad in zip(cells, failed, strict=True):
-        table.add_row(*(Text(cell) for cell in line), style="bold red" if bad else None)
-    Console(file=out).print(table)
 
 
 def _text(value: Any) -> str:
