@@ -41,6 +41,9 @@ _OPTIONS = {
 _FORMULA = r"^(?:[\t\r\n]|\s*[=+\-@＝＋－＠])"
 """What makes a spreadsheet run a cell (OWASP, CSV injection): some trim blanks and take wide signs for narrow ones."""
 
+MAX_NAME = 200
+"""Characters of a file's name, with room for what is added within the 255 bytes of a file system."""
+
 MIB = 2**20
 _ORDER = ("logged_at", "start_time", "run_started_at")
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
@@ -93,7 +96,7 @@ class Export:
             return cls(format, limit, dict(filters or {}), _checked_path(path))
         if folder is None:
             raise _refused("path", path, "a file on a local disk: the warehouse is in an object store", 'path="a.json"')
-        return cls(format, limit, dict(filters or {}), folder / f"{name}-{uuid.uuid4().hex[:8]}.{format}")
+        return cls(format, limit, dict(filters or {}), folder / f"{name[-MAX_NAME:]}-{uuid.uuid4().hex[:8]}.{format}")
 
 
 def export_rows(table: TableReader, wanted: Export) -> ExportResult:
@@ -152,7 +155,7 @@ def _written(table: TableReader, wanted: Export, sets: Mapping[str, Any], hidden
     if wanted.limit is not None:
         query += f" LIMIT {min(wanted.limit, INT64_MAX)}"
     target = str(hidden).replace("'", "''")
-    with rows_of(rows, schema.names) as log:
+    with rows_of(rows, schema.names, as_kept=True) as log:
         try:
             return int(log.execute(f"COPY ({query}) TO '{target}' ({_OPTIONS[wanted.format]})").fetchall()[0][0])
         except duckdb.IOException as error:

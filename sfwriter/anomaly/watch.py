@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sfwriter.anomaly.history import Histories, Key, Pipeline, Run
 from sfwriter.anomaly.judge import Judge, Verdict, missing
 from sfwriter.anomaly.model import KEPT
-from sfwriter.runtime.query import TIMES, readable, rows_of, twice
+from sfwriter.runtime.query import TIMES, figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ class Watch:
         for row in rows.select(names).to_pylist():
             moment = next((row[name] for name in TIMES if row.get(name) is not None), None)
             at = now if moment is None else moment.timestamp()
-            duration, processed, rate = (row[name] for name in _NUMBERS)
+            duration, processed, rate = (figure(row[name]) for name in _NUMBERS)
             yield (
                 Key(row["pipeline_id"], row["step_name"], row["run_mode"]),
                 Run(row["run_id"], at, duration, processed, rate, row["success"] is not False),

@@ -66,8 +66,15 @@ def _reads_as(actual: pa.DataType, expected: pa.DataType) -> bool:
 
 
 @contextmanager
-def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[Any]:
-    """A connection whose view `log` has these columns of the reader; those it lacks are null."""
+def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str], *, as_kept: bool = False) -> Iterator[Any]:
+    """A connection whose view `log` has these columns of the reader; those it lacks are null.
+
+    Args:
+        reader: the rows.
+        columns: of the view.
+        as_kept: whether NaN and infinity, which `ignore` writes, are shown; else they are null, too: one of
+            them would leave nothing of an average.
+    """
     import duckdb  # loaded where a report is asked for
 
     failed: list[WriterError] = []
@@ -77,11 +84,7 @@ def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[An
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("given", given)
-            known = set(reader.schema.names)
-            shown = ", ".join(
-                quoted(name) if name in known else f"NULL::{_SQL_TYPES[LOG_SCHEMA.field(name).type]} AS {quoted(name)}"
-                for name in columns
-            )
+            shown = ", ".join(_shown(reader.schema, name, as_kept=as_kept) for name in columns)
             connection.execute(f"CREATE TEMP VIEW log AS SELECT {shown} FROM given")  # noqa: S608  names of columns
             with ctrl_c_told():
                 yield connection
@@ -96,6 +99,15 @@ def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[An
             ) from error
         finally:
             connection.close()
+
+
+def _shown(schema: pa.Schema, name: str, *, as_kept: bool) -> str:
+    column = quoted(name)
+    if name not in schema.names:
+        return f"NULL::{_SQL_TYPES[LOG_SCHEMA.field(name).type]} AS {column}"
+    if as_kept or not pa.types.is_floating(schema.field(name).type):
+        return column
+    return f"CASE WHEN isfinite({column}) THEN {column} END AS {column}"
 
 
 def _watched(reader: pa.RecordBatchReader, failed: list[WriterError]) -> Iterator[pa.RecordBatch]:

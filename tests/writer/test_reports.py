@@ -280,6 +280,31 @@ def test_a_filter_is_a_value_and_never_sql(filled):
     assert content(filled.export_analytics_data("json", None, {"phase": "gold' OR '1'='1"})) == []
 
 
+def test_a_number_that_ignore_let_through_leaves_the_figures_of_the_others(open_writer, row):
+    writer = open_writer(schema_validation_mode="ignore")
+    now = datetime.now(timezone.utc)
+    numbers = [(1.0, 99.0), (3.0, 97.0), (math.nan, math.nan), (math.inf, -math.inf)]
+    writer.write_log_rows([row(duration_secs=one, validation_rate=two, start_time=now) for one, two in numbers])
+
+    report, trends = writer.generate_summary_report(), writer.analyze_performance_trends()
+
+    assert (report["total_executions"], report["average_duration_secs"]) == (4, 2.0)
+    assert report["slowest_steps"][0]["max_duration_secs"] == 3.0
+    assert (trends["duration_trend"]["mean"], trends["validation_trend"]["mean"]) == (2.0, 98.0)
+    assert trends["daily"][0]["p50_duration_secs"] == 2.0
+    assert pq.read_table(writer.export_analytics_data("parquet")["export_path"])["duration_secs"].null_count == 0
+
+
+def test_exports_lie_in_the_warehouse_also_where_it_is_a_file_url_or_names_are_long(open_writer, row, tmp_path):
+    writer = open_writer(warehouse=f"file://{tmp_path}/lake", table_schema="s" * 120, table_name="t" * 120)
+    writer.write_log_rows([row()])
+
+    path = Path(writer.export_analytics_data("parquet")["export_path"])
+
+    assert path.parent == tmp_path / "lake" / "exports"
+    assert path.is_file()
+
+
 def test_numpys_scalars_and_any_limit_are_taken(filled):
     import numpy as np
 
