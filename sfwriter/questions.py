@@ -121,7 +121,7 @@ class Questions:
                 "row": parse_row(row["row"]),
                 "reasons": row["reasons"],
                 "quarantine_id": row["quarantine_id"],
-                "quarantined_at": row["quarantined_at"],
+                "quarantined_at": row["quarantined_at"].astimezone(timezone.utc),
             }
             for row in rows
         ]

@@ -537,8 +537,9 @@ class LogWriter(Questions):
         told = self._log.warning if result["quarantined_rows"] else self._log.info
         told(
             "{}: {} rows written as version {} (batch {}), {} quarantined{}",
-            result["table_fqn"], result["rows_written"], result["version"], result["batch_id"],
-            result["quarantined_rows"], ", it was there already" if result["already_written"] else "",
+            result["table_fqn"] or ", ".join(result["tables"]),
+            result["rows_written"], result["version"], result["batch_id"], result["quarantined_rows"],
+            ", it was there already" if result["already_written"] else "",
             table=self._log_table.spec.name,
             **{name: result[name] for name in _LOGGED},  # type: ignore[literal-required]  # keys of the result
         )  # fmt: skip
