@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sfwriter.runtime.query import figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from sfwriter.analytics.window import Window
     from sfwriter.results import SummaryReport
     from sfwriter.storage.engine import TableReader
@@ -50,6 +52,7 @@ _RUNS = """
     SELECT count(*), 100.0 * count(*) FILTER (successes = executions) / nullif(count(*), 0)
     FROM groups WHERE by_step = 0 AND named > 0
 """
+_SPOILED = "SELECT count(*) > 0 FROM groups WHERE by_step = 1 AND NOT isfinite(duration::DOUBLE)"
 _PHASES = f"""
     SELECT coalesce(phase, '{UNNAMED}') AS phase, sum(executions)::BIGINT AS count
     FROM groups WHERE by_step = 1 GROUP BY 1 ORDER BY 2 DESC, 1
@@ -86,10 +89,18 @@ def _report(table: TableReader, window: Window) -> SummaryReport:
     stats = table.stats()
     if stats.schema is None:
         return _NOTHING | {"report_available": False}
-    known = stats.schema.names
-    reader = table.scan(readable(stats.schema, _COLUMNS), window.predicate(known))
-    with rows_of(reader, _COLUMNS) as log:
+    # A look at each number for NaN costs 8 %, and hardly a table has one: only where a sum says so.
+    found = _asked(table, window, stats.schema, as_kept=True)
+    return found or _asked(table, window, stats.schema, as_kept=False) or _NOTHING
+
+
+def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bool) -> SummaryReport | None:
+    """The report; None where a number that is not finite spoils it."""
+    reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
+    with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
         log.execute(_GROUPS)
+        if as_kept and log.execute(_SPOILED).fetchall()[0][0]:
+            return None
         executions, success, average, processed, written = log.execute(_TOTALS).fetchall()[0]
         runs, run_success = log.execute(_RUNS).fetchall()[0]
         return {
