@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sfwriter.anomaly.watch import Watch
 from sfwriter.exceptions import WriterError, WriterSchemaError
 from sfwriter.ingest.gate import Gate
+from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
 from sfwriter.runtime.examining import Examiner, Findings, rules_of
 from sfwriter.runtime.routing import routed
@@ -37,7 +38,11 @@ class Direct:
         gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
-            more_rules=self.router.breaches if self.router is not None else None,
+            more_rules=rules_with_partitions(
+                self.router.breaches if self.router is not None else None,
+                config.partition_columns,
+                config.schema_validation_mode,
+            ),
             rules=rules,
         )
         self._gate = gate if schema is None else gate.with_schema(schema)

@@ -364,11 +364,29 @@ class WriterConfig(BaseModel):
 
     __hash__ = None  # type: ignore[assignment]  # it holds dicts and expressions
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refused: another thread may be using it."""
+        raise _immutable(name)
+
+    def __delattr__(self, name: str) -> None:
+        """Refused, too."""
+        raise _immutable(name)
+
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """What was given, in the order of the fields."""
         for name in type(self).model_fields:
             if name in self.model_fields_set:
                 yield name, getattr(self, name)
+
+
+def _immutable(name: str) -> WriterConfigurationError:
+    return WriterConfigurationError(
+        f"{name} cannot be set or deleted: a WriterConfig is immutable",
+        problems=[f"{name} cannot be set or deleted"],
+        context={"field": name},
+        suggestions=[f"config.replace({name}=...) gives a changed one"],
+        code="configuration",
+    )
 
 
 def _kind(option: str) -> Kind:

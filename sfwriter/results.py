@@ -104,7 +104,7 @@ class TableInfo(TypedDict):
     partition_columns: list[str]
     last_modified: datetime | None
     engine: str
-    idempotency_retention_days: float
+    idempotency_retention_days: float | None
 
 
 class WriterMetricsResult(TypedDict):

@@ -15,7 +15,7 @@ import uuid
 import weakref
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
@@ -25,6 +25,7 @@ from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
 from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.inputs import opened
+from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.maintenance.keeper import Keeper
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sfwriter.clock import Clock
-    from sfwriter.ingest.gate import Gated
+    from sfwriter.ingest.gate import Gated, Mode
+    from sfwriter.ingest.partitions import MoreRules
     from sfwriter.results import (
         AnomalyResult,
         BatchesResult,
@@ -145,10 +147,11 @@ class LogWriter(Questions):
         stats = self._stats()
         self._rules = rules_of(config, stats.schema, self._clock.now)
         self._examiner = Examiner(config, self._rules)
+        self._partition_columns = stats.partition_columns if stats.exists else tuple(config.partition_columns)
         self._gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
-            more_rules=self._router.breaches if self._router is not None else None,
+            more_rules=self._more_rules(config.schema_validation_mode),
             rules=self._rules,
         )
         self._columns: pa.Schema | None = None
@@ -165,6 +168,11 @@ class LogWriter(Questions):
         usage = self._channel.usage()
         self._budget_bytes = usage.budget_bytes
         self._max_bytes = usage.budget_bytes if usage.max_batch_bytes is None else usage.max_batch_bytes
+
+    def _more_rules(self, mode: Mode) -> MoreRules | None:
+        """What rows must have beside the built-in rules: a table to go to, a folder to lie in."""
+        named = None if self._router is None else self._router.breaches
+        return rules_with_partitions(named, self._partition_columns, mode)
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
@@ -396,7 +404,7 @@ class LogWriter(Questions):
             "lenient",
             evolution=self.config.enable_schema_evolution,
             extra_fields=self._columns,
-            more_rules=self._router.breaches if self._router is not None else None,
+            more_rules=self._more_rules("lenient"),
             rules=self._rules,
         )
 
@@ -505,6 +513,12 @@ class LogWriter(Questions):
         """Close."""
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        """Refused: threads and handles stay in the process that opened them."""
+        raise TypeError(
+            f"a {type(self).__name__} can be neither pickled nor copied; hand on its config, and open a writer from it"
+        )
+
     def __repr__(self) -> str:
         """The table and the producer."""
         return f"{type(self).__name__}({self._log_table.spec.name!r}, producer_id={self._producer_id!r})"
@@ -523,8 +537,9 @@ class LogWriter(Questions):
         told = self._log.warning if result["quarantined_rows"] else self._log.info
         told(
             "{}: {} rows written as version {} (batch {}), {} quarantined{}",
-            result["table_fqn"], result["rows_written"], result["version"], result["batch_id"],
-            result["quarantined_rows"], ", it was there already" if result["already_written"] else "",
+            result["table_fqn"] or ", ".join(result["tables"]),
+            result["rows_written"], result["version"], result["batch_id"], result["quarantined_rows"],
+            ", it was there already" if result["already_written"] else "",
             table=self._log_table.spec.name,
             **{name: result[name] for name in _LOGGED},  # type: ignore[literal-required]  # keys of the result
         )  # fmt: skip

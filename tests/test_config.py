@@ -192,6 +192,13 @@ def test_a_config_cannot_be_changed():
     assert config == config.replace()
 
 
+@pytest.mark.parametrize("change", [lambda c: setattr(c, "batch_size", 5), lambda c: delattr(c, "batch_size")])
+def test_who_tries_to_change_a_config_is_told_of_replace(change):
+    with pytest.raises(WriterConfigurationError, match="immutable") as refused:
+        change(WriterConfig())
+    assert "replace(batch_size=" in refused.value.suggestions[0]
+
+
 def test_a_config_keeps_its_own_copies_of_what_it_was_given():
     options, rules, columns = {"a": "b"}, {"a": ["a > 0"]}, ["phase"]
     config = WriterConfig(storage_options=options, validation_rules=rules, partition_columns=columns)
