@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from sfwriter.sources import Found
 
 
+LISTED = 3
+"""Files that a note names."""
+
+
 def backfill(
     names: Sequence[str],
     *,
@@ -50,8 +54,14 @@ def backfill(
     for folder in found.empty:
         _note(f"{folder} is empty: there is nothing to read")
     if found.skipped:
-        some = ", ".join(path.name for path in found.skipped[:3])
-        _note(f"{len(found.skipped)} files are left out, their names say they are something else: {some}")
+        some = ", ".join(path.name for path in found.skipped[:LISTED])
+        count = len(found.skipped)
+        left = (
+            "1 file is left out, its name says it is"
+            if count == 1
+            else f"{count} files are left out, their names say they are"
+        )
+        _note(f"{left} something else: {some}{', …' if count > LISTED else ''}")
     _use_returning_memory()
     with _stoppable() as check, _writer(config, service, mode, warehouse) as writer:
         result = _run(writer, found, check, as_new=as_new, quiet=quiet)
