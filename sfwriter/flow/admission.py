@@ -198,13 +198,13 @@ class Admission:
             core.refuse(batch, Reason.WITHDRAWN)
 
     def flushed(self, _: Flushed | Closed) -> None:
-        """Seal what is open, and make nobody wait for company."""
+        """Seal what is open, and make nobody wait for company. What is much is staged by all slots: nothing follows."""
         core = self._core
         for batch in core.tickets.values():
             batch.patient = False
         for lane in core.lanes.values():
             if lane.open_count:
-                core.seal(lane)
+                core.seal(lane, min(core.slots, lane.open_bytes // core.limits.min_part_bytes))
 
     def closed(self, event: Closed) -> None:
         """Take nothing more."""

@@ -108,9 +108,9 @@ class Core:
             stand.lane.wanted[stand.identity] = stand
             self.touch(stand.lane)
 
-    def seal(self, lane: Lane) -> None:
-        """Make a job of what is open in a lane."""
-        lane.seal()
+    def seal(self, lane: Lane, parts: int = 1) -> None:
+        """Make a job of what is open in a lane, or so many jobs at most."""
+        lane.seal(parts)
         self.requeue(lane)
 
     def requeue(self, lane: Lane) -> None:

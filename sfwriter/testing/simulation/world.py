@@ -57,6 +57,7 @@ class Settings:
             budget_bytes=random.choice((60, 150, 400, 100_000)),
             stage_slots=random.choice((1, 2, 4)),
             max_job_bytes=random.choice((1, 60, 200, 1 << 20)),
+            min_part_bytes=random.choice((1, 30, 1 << 20)),
             linger_s=random.choice((0.0, 0.05, 0.5)),
             patient_linger_s=random.choice((0.5, 2.0)),
             max_group_jobs=random.choice((1, 3, 256)),
