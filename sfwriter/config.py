@@ -281,6 +281,13 @@ class WriterConfig(BaseModel):
         config._take({**options, **overrides}, labels, problems)  # noqa: SLF001  its own class
         return config
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: other writers may hold the same config."""
+        raise WriterConfigurationError(
+            f"WriterConfig is immutable: {name} cannot be set",
+            suggestions=[f"make a changed one: config.replace({name}=…)"],
+        )
+
     def replace(self, **changes: Any) -> WriterConfig:
         """A config with these options changed, checked like a new one."""
         return type(self)(**{**{name: getattr(self, name) for name in self.model_fields_set}, **changes})

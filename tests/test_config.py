@@ -192,6 +192,13 @@ def test_a_config_cannot_be_changed():
     assert config == config.replace()
 
 
+def test_setting_an_option_is_refused_with_the_way_to_a_changed_config():
+    config = WriterConfig()
+    with pytest.raises(WriterConfigurationError, match=r"batch_size cannot be set") as refused:
+        config.batch_size = 5
+    assert "config.replace(batch_size=" in str(refused.value)
+
+
 def test_a_config_keeps_its_own_copies_of_what_it_was_given():
     options, rules, columns = {"a": "b"}, {"a": ["a > 0"]}, ["phase"]
     config = WriterConfig(storage_options=options, validation_rules=rules, partition_columns=columns)

@@ -101,7 +101,7 @@ def _writer(config: WriterConfig, service: str | None, mode: str | None, warehou
         with LogWriter(config=config) as writer:
             yield writer
         return
-    with _connect(service) as client:
+    with _connect(service, mode) as client:
         running = client.config
         if running.table_fqn != config.table_fqn:
             raise _usage(
@@ -113,11 +113,6 @@ def _writer(config: WriterConfig, service: str | None, mode: str | None, warehou
                 f"service {service!r} writes to the warehouse {running.warehouse}, not to {warehouse}",
                 "leave out --warehouse, or --service",
             )
-        if mode is not None and running.schema_validation_mode != mode:
-            raise _usage(
-                f"service {service!r} works in mode {running.schema_validation_mode}, not in {mode}",
-                f"leave out --mode, or finish without --service: --warehouse {running.warehouse} --mode {mode}",
-            )
         yield client
 
 
@@ -125,8 +120,8 @@ def _place(warehouse: str) -> str:
     return warehouse.rstrip("/") if "://" in warehouse else str(Path(warehouse).expanduser().resolve())
 
 
-def _connect(name: str) -> LogWriter:
-    return cast("LogWriter", loaded("connect")(name))
+def _connect(name: str, mode: str | None) -> LogWriter:
+    return cast("LogWriter", loaded("connect")(name, schema_validation_mode=mode))
 
 
 def _usage(what: str, advice: str) -> WriterConfigurationError:

@@ -175,6 +175,14 @@ def test_a_service_that_is_not_there_is_told_with_what_to_do(tmp_path):
     assert "RAY_ADDRESS" in ended.err
 
 
+def test_a_ray_that_cannot_be_joined_is_named_and_no_failure_of_ours(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", range(5))
+    ended = backfill(tmp_path, "a.jsonl", "--service", "logs", RAY_ADDRESS="http://127.0.0.1:1")
+    assert ended.code == 1
+    assert ended.json["error"]["code"] == "unreachable"
+    assert "the Ray at http://127.0.0.1:1 cannot be joined" in ended.err
+
+
 def test_stdout_that_is_closed_is_no_traceback(tmp_path):
     command = f'"{sys.executable}" -c "{ENTRY}" info --table a.b | true'
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
