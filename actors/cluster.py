@@ -18,6 +18,7 @@ import psutil
 import ray
 from ray._private import services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, no stubs
+from ray.exceptions import RayError
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -35,7 +36,7 @@ def join_ray() -> bool:
     """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none.
 
     Raises:
-        WriterError: nothing answers at `RAY_ADDRESS`.
+        WriterError: nothing answers at `RAY_ADDRESS`, or Ray does not let this process in.
     """
     if ray.is_initialized():
         return True
@@ -55,7 +56,15 @@ def join_ray() -> bool:
         address = next((found for found in candidates if found and _listens(found)), None)
     if address is None:
         return False
-    ray.init(address=address, log_to_driver=False, configure_logging=False)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        # It ends just now, is of another version, or wants a token.
+        raise WriterError(
+            f"the Ray at {address} cannot be joined: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            suggestions=["look whether that Ray runs and is of this version, or set RAY_ADDRESS to another one"],
+            code="unreachable",
+        ) from error
     return True
 
 

@@ -270,6 +270,7 @@ def connect(
     producer_id: str | None = None,
     on_full: str = "block",
     queue_timeout_secs: float | None = None,
+    schema_validation_mode: str | None = None,
 ) -> LogClient:
     """Join a running service from any process of its Ray.
 
@@ -278,6 +279,7 @@ def connect(
         producer_id: a stable identity for exactly-once over restarts; None for a new random one.
         on_full: what a call does that finds the window full: `block`, or `raise` at once.
         queue_timeout_secs: how long it blocks; None for what the service is configured with.
+        schema_validation_mode: what becomes of this client's bad rows; None for what the service is configured with.
 
     Raises:
         WriterError: no Ray or no service of this name runs.
@@ -298,6 +300,8 @@ def connect(
     changes: dict[str, Any] = {"producer_id": producer_id}
     if queue_timeout_secs is not None:
         changes["queue_timeout_secs"] = queue_timeout_secs
+    if schema_validation_mode is not None:
+        changes["schema_validation_mode"] = schema_validation_mode
     config = welcome["config"].replace(**changes)
     channel = RemoteChannel(name, coordinator, config, identity, welcome["window_bytes"], on_full=on_full)
     return LogClient(config, channel)
@@ -316,7 +320,10 @@ def _find(name: str) -> Any:
     try:
         return ray.get_actor(actor_name(name, "coordinator"), namespace=NAMESPACE)
     except ValueError:
-        raise WriterError(f"no service {name!r} runs in this Ray", suggestions=[how]) from None
+        raise WriterError(
+            f"no service {name!r} runs in the Ray at {ray.get_runtime_context().gcs_address}",
+            suggestions=[how, "or set RAY_ADDRESS where it runs in another Ray"],
+        ) from None
 
 
 def _patient_get(call: Any, timeout: float) -> Any:

@@ -41,7 +41,8 @@ def of_strict(
     sentences = [f"Row {entry['row']}: {'; '.join(entry['reasons'])}." for entry in first]
     suggestions = [_SET_ASIDE]
     if any(not fault.expected for fault in faults):
-        suggestions.insert(0, "Rename the key, or allow new columns with `enable_schema_evolution=True`.")
+        allow = "" if columns.evolution else ", or allow new columns with `enable_schema_evolution=True`"
+        suggestions.insert(0, f"Rename the key{allow}.")
     return WriterSchemaError(
         _joined(sentences, len(entries), "row", "rows"),
         expected_schema=columns.expected(),

@@ -43,7 +43,7 @@ def check_writable_table(table: DeltaTable, spec: TableSpec) -> None:
         refused.add(f"protocol {protocol.min_reader_version}/{protocol.min_writer_version}")
     refused.update(_in_use(table))
     if refused:
-        raise _unsupported(refused, "write to", spec)
+        raise unsupported(refused, "write to", spec)
 
 
 def check_readable_table(table: DeltaTable, spec: TableSpec) -> None:
@@ -53,7 +53,7 @@ def check_readable_table(table: DeltaTable, spec: TableSpec) -> None:
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         refused.add("columnMapping")
     if refused:
-        raise _unsupported(refused, "read", spec)
+        raise unsupported(refused, "read", spec)
 
 
 def _in_use(table: DeltaTable) -> Iterable[str]:
@@ -68,7 +68,8 @@ def _in_use(table: DeltaTable) -> Iterable[str]:
                 yield f"{_COLUMN_FEATURES[key]} ({column.name})"
 
 
-def _unsupported(features: Iterable[str], verb: str, spec: TableSpec) -> WriterTableError:
+def unsupported(features: Iterable[str], verb: str, spec: TableSpec) -> WriterTableError:
+    """The error for a table that uses what this engine does not have."""
     named = ", ".join(sorted(features))
     return WriterTableError(
         f"The embedded engine cannot {verb} {spec.name}: the table uses {named}.",

@@ -266,6 +266,20 @@ def test_an_unknown_service_says_how_to_start_it(service: Service) -> None:
         connect(service.name, on_full="explode")
 
 
+def test_a_client_may_judge_its_rows_in_another_mode_than_the_service(start: Callable[..., Service]) -> None:
+    service = start()
+    bad = {"phase": "lead", "step_name": "s"}
+    with connect(service.name) as client, pytest.raises(WriterValidationError):
+        client.write_log_rows([bad])
+    with connect(service.name, schema_validation_mode="lenient") as client:
+        result = client.write_log_rows([*rows(), bad])
+        assert (result["rows_written"], result["quarantined_rows"]) == (7, 1)
+        assert client.quarantined()[0]["row"] == bad
+    assert service.reconcile()["quarantined_rows"] == 1
+    with pytest.raises(WriterConfigurationError, match="schema_validation_mode"):
+        connect(service.name, schema_validation_mode="loose")
+
+
 def test_a_batch_larger_than_the_budget_says_how_to_split_it(start: Callable[..., Service]) -> None:
     service = start(memory_fraction=0.0005)
     with connect(service.name) as client, pytest.raises(WriterPerformanceError, match="budget") as caught:
