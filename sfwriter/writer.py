@@ -602,6 +602,7 @@ class LogWriter(Questions):
             wait_secs=None if patient else self.config.queue_timeout_secs,
             series=series,
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
+            gate_secs=self._clock.monotonic() - started,
         )
         try:
             inner = self._channel.submit(delivery)
