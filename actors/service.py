@@ -79,7 +79,7 @@ class Service:
         _check_name(name)
         # What cannot be read, and rules that are none, are said here and not by an actor.
         rules_of(config, DeltaRsEngine().open(log_table_spec(config)).stats().schema, SystemClock().now)
-        started_ray = None if join_ray() else start_ray()
+        started_ray = None if join_ray(pass_by_strangers=True) else start_ray()
         try:
             made = cast("Any", CoordinatorActor).options(**coordinator_options(name))
             coordinator = made.remote(name, config, started_ray, origins)
