@@ -36,12 +36,11 @@ from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
 from sfwriter.flow.vocabulary import Reason
 from sfwriter.runtime.channel import Receipt, Usage
-from sfwriter.writer import LogWriter
+from sfwriter.writer import Call, LogWriter
 
 if TYPE_CHECKING:
     from actors.window import Outbound
     from sfwriter.config import WriterConfig
-    from sfwriter.results import WriteResult
     from sfwriter.runtime.channel import Channel, Delivery
 
 log = logging.getLogger("sfwriter.client")
@@ -441,8 +440,10 @@ class LogClient(LogWriter):
         *,
         sequence: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Future[WriteResult]:
+    ) -> Call:
         """As `write_log_rows`, without waiting: the future gives the result, or what the call would have raised.
+
+        It is a `concurrent.futures.Future`, and can be awaited.
 
         Raises:
             WriterPerformanceError: the window is full (see `connect`).
@@ -457,7 +458,7 @@ class LogClient(LogWriter):
         *,
         sequence: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Future[WriteResult]:
+    ) -> Call:
         """As `write_step_results`, without waiting. See `submit_log_rows`."""
         encode = self._encoder_of_steps(step_results, execution_context, run_id)
         return self._send_off(encode, sequence, idempotency_key)
@@ -469,7 +470,7 @@ class LogClient(LogWriter):
         *,
         sequence: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Future[WriteResult]:
+    ) -> Call:
         """As `write_execution_result`, without waiting. See `submit_log_rows`."""
         return self._send_off(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
 

@@ -201,10 +201,15 @@ def test_tasks_actors_and_asyncio_can_all_use_the_service(service: Service) -> N
 
     async def awaited() -> int:
         with connect(name) as client:
-            return int((await asyncio.wrap_future(client.submit_log_rows(rows())))["rows_written"])
+            one, *others = [client.submit_log_rows(rows()) for _ in range(4)]
+            written = [(await asyncio.wrap_future(one))["rows_written"], (await others[0])["rows_written"]]
+            written += [result["rows_written"] for result in await asyncio.gather(*others[1:])]
+            with pytest.raises(WriterValidationError):
+                await client.submit_log_rows([{"phase": "nope", "step_name": "s"}])
+            return sum(written)
 
     assert ray.get(task.remote(), timeout=90) == 7
-    assert asyncio.run(awaited()) == 7
+    assert asyncio.run(awaited()) == 28
 
 
 def test_many_threads_share_one_client_and_many_clients_one_service(service: Service) -> None:
