@@ -30,6 +30,7 @@ class Direct:
         """Prepare; the table is looked at, and may be missing or unreadable."""
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._config = config
+        self._clock = clock
         self._table = log_table
         self._log = Teller(None)
         schema = self._schema()
@@ -49,12 +50,13 @@ class Direct:
         self._examiner = Examiner(config, rules)
         self._watch = Watch(log_table, clock)
 
-    def admit(self, rows: Any, run_id: str | None) -> tuple[Gated, EncodedBatch, Findings]:
-        """What the gate says, the batch with what is committed beside it, and what was found out.
+    def admit(self, rows: Any, run_id: str | None) -> tuple[Gated, EncodedBatch, Findings, float]:
+        """What the gate says, the batch with what is committed beside it, what was found out, and the seconds it took.
 
         Raises:
             WriterError: as `LogWriter.write_log_rows`.
         """
+        began = self._clock.monotonic()
         try:
             gated = self._gate.admit(rows, run_id)
         except WriterSchemaError:
@@ -66,7 +68,8 @@ class Direct:
         findings = self._examiner.findings(gated.judged, gated.batch.run_id)
         if self._config.enable_anomaly_detection:
             findings = replace(findings, anomalies=self._anomalies(gated))
-        return gated, replace(batch, beside={**batch.beside, **findings.beside}), findings
+        batch = replace(batch, beside={**batch.beside, **findings.beside})
+        return gated, batch, findings, self._clock.monotonic() - began
 
     def remember(self, gated: Gated) -> None:
         """Rows that are committed belong to the history of their steps."""

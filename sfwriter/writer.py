@@ -54,7 +54,7 @@ from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -80,10 +80,16 @@ INTERRUPT_GRACE_S = 30.0
 """How long an interrupted call waits to learn whether its commit, already under way, has landed."""
 
 
-class _Call(Future["WriteResult"]):
-    """The future of one call's result, and its delivery's, by which the call can be withdrawn."""
+class Call(Future["WriteResult"]):
+    """The future of one call's result, and its delivery's, by which the call can be withdrawn. Can be awaited."""
 
     delivery: Future[Receipt] | None = None
+
+    def __await__(self) -> Generator[Any, None, WriteResult]:
+        """The result, without holding up the event loop."""
+        import asyncio  # whoever awaits has it; for all others it is a tenth of this module's import
+
+        return asyncio.wrap_future(self).__await__()
 
 
 class LogWriter(Questions):
@@ -545,7 +551,7 @@ class LogWriter(Questions):
         )  # fmt: skip
         return result
 
-    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> _Call:
+    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> Call:
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
         return self._submit(encode, producer_id, number, checked=checked, expires=expires)
 
@@ -555,7 +561,7 @@ class LogWriter(Questions):
     def _encoder_of_run(self, execution_result: Any, run_id: str | None) -> Callable[[], Gated]:
         return lambda: self._encode(execution_result_rows(execution_result, run_id), run_id)
 
-    def _wait(self, future: _Call) -> WriteResult:
+    def _wait(self, future: Call) -> WriteResult:
         """Wait for a result. An interrupt gives the call up, and waits until that is settled."""
         try:
             return future.result()
@@ -577,11 +583,11 @@ class LogWriter(Questions):
         patient: bool = False,
         series: Series | None = None,
         replaces: bool = True,
-    ) -> _Call:
+    ) -> Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
         started = self._clock.monotonic()
-        future = _Call()
+        future = Call()
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
@@ -617,6 +623,7 @@ class LogWriter(Questions):
             wait_secs=None if patient else self.config.queue_timeout_secs,
             series=series,
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
+            gate_secs=self._clock.monotonic() - started,
         )
         try:
             inner = self._channel.submit(delivery)
@@ -635,7 +642,7 @@ class LogWriter(Questions):
             self._log.warning("{}: anomalies not looked for: {}", self._log_table.spec.name, error.message)
             return None
 
-    def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
+    def _settle(self, future: Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
         future.delivery = None
         error = done.exception()

@@ -50,6 +50,7 @@ DEFAULTS = {
     "validation_rules": {},
     "partition_columns": [],
     "idempotency_retention_days": 7,
+    "client_weights": {},
 }
 
 SECRET = "s3cr3t-v4lue"
@@ -124,6 +125,7 @@ WRONG = [
     ("validation_rules", [None, [], {"": "a > 0"}, {"a": ""}, {"a": [" "]}, {"a": [5]}, {"a": Column("")}, {1: "a"}]),
     ("partition_columns", ["phase", ["phase", "phase"], ["nope"], ["start_time"], [1], None, ["metadata"]]),
     ("idempotency_retention_days", [0, -1, True, "7"]),
+    ("client_weights", [None, [], {"a": 0}, {"a": -1}, {"a": True}, {"a": "2"}, {"": 1}, {1: 1}, {"a": float("nan")}]),
 ]
 
 

@@ -42,6 +42,7 @@ class Delivery:
         wait_secs: how long it waits for memory; None for ever.
         series: what it belongs to; after a refusal nothing more of it is written.
         replaces: names of the tables whose rows it is to replace.
+        gate_secs: what gate, rules and encoding took.
     """
 
     batch: EncodedBatch
@@ -55,6 +56,7 @@ class Delivery:
     wait_secs: float | None = None
     series: Series | None = None
     replaces: frozenset[str] = frozenset()
+    gate_secs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
