@@ -38,6 +38,7 @@ from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.jsontext import bounded
 from sfwriter.ingest.kinds import LOG_KINDS
 from sfwriter.ingest.names import TableColumns
+from sfwriter.ingest.narrow import is_kept, without_what_is_beyond
 from sfwriter.ingest.values import broken_text
 from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, all_among, breaches
 from sfwriter.quality.rules import breaches_of
@@ -168,7 +169,7 @@ class Gate:
         exact = self.mode == "strict"
         if type(rows) is list and self._more_rules is None:
             few = clean_few(rows, self._columns, exact=exact, run_id=run_id, new_run_id=new_run_id, max_bytes=max_bytes)
-            passed = None if few is None else self._passed(few)
+            passed = None if few is None or not is_kept(few.table, self._columns.narrow) else self._passed(few)
             if passed is not None and (self.mode != "lenient" or not passed.judged.broken):
                 return passed
         encoded, table = self._encoded(rows, run_id, max_bytes)
@@ -207,6 +208,8 @@ class Gate:
             encoded = encode_table(given, self._columns, exact=exact)
         else:
             encoded = encode_mappings(given, self._columns, exact=exact, max_bytes=max_bytes)
+        if self._columns.narrow:
+            encoded = without_what_is_beyond(encoded, self._columns.narrow)
         return encoded, _with_defaults(encoded, run_id)
 
     def _passed(self, few: Few) -> Gated:

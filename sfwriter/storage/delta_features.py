@@ -36,14 +36,20 @@ _COLUMN_FEATURES = {
 
 def check_writable_table(table: DeltaTable, spec: TableSpec) -> None:
     """Raise `WriterTableError` where an append by this engine would break the table, or its rows' promises."""
+    refused = unsupported_features(table)
+    if refused:
+        raise _unsupported(refused, "write to", spec)
+
+
+def unsupported_features(table: DeltaTable) -> list[str]:
+    """What the table uses that an append by this engine would break, in order; empty where it can be written."""
     protocol = table.protocol()
     refused = set(protocol.writer_features or ()) - _HARMLESS
     refused |= set(protocol.reader_features or ()) - _READABLE
     if protocol.min_writer_version > 7 or protocol.min_reader_version > 3:
         refused.add(f"protocol {protocol.min_reader_version}/{protocol.min_writer_version}")
     refused.update(_in_use(table))
-    if refused:
-        raise _unsupported(refused, "write to", spec)
+    return sorted(refused)
 
 
 def check_readable_table(table: DeltaTable, spec: TableSpec) -> None:
