@@ -14,7 +14,7 @@ help: ## show this list
 
 setup: $(READY) ## create or update the environment in .venv
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "sfwriter needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)."; \
 	  echo "Install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,spark,dev]'
 	@touch $@
 
 demo: $(READY) ## real pipelines through the service, a writer killed, and a proof that every row is there once

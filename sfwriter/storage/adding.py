@@ -16,7 +16,7 @@ from deltalake import Field, PostCommitHookProperties, Schema
 from deltalake.exceptions import CommitFailedError
 
 from sfwriter.exceptions import WriterTableError
-from sfwriter.storage.delta_features import unsupported_features
+from sfwriter.storage.delta_features import features_in_the_way
 from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.faults import reported_by_delta
@@ -50,7 +50,7 @@ def add_columns(spec: TableSpec, identity: TableIdentity, disk: LogDisk, action:
                     suggestions=["Correct the name or the path."],
                     code="table_missing",
                 )
-            refused = unsupported_features(table)
+            refused = sorted(features_in_the_way(table))
             known = {name.lower() for name in arrow_schema(table).names}
             new = [column for column in action.columns if column.name.lower() not in known]
             if refused or action.dry_run or not new:

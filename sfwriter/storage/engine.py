@@ -186,7 +186,10 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class TableStats:
-    """What the log tells of a table without reading a data file. `exists` False: all else is empty."""
+    """What the log tells of a table without reading a data file. `exists` False: all else is empty.
+
+    `road` and `road_reason`: the way that rows take into the table, and why, as `get_table_info` tells them.
+    """
 
     exists: bool
     version: int = -1
@@ -197,6 +200,8 @@ class TableStats:
     partition_columns: tuple[str, ...] = ()
     last_modified_ms: int | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    road: str = "in_place"
+    road_reason: str = "staged files are committed as they are"
 
 
 @dataclass(frozen=True, slots=True)

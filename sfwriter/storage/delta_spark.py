@@ -1,0 +1,129 @@
+"""The Spark engine: Delta Lake through a caller's SparkSession.
+
+Receives: batches to stage, groups to commit, questions about one table.
+Produces: data files, log entries, receipts, Arrow.
+Guarantees: what the embedded engine guarantees, with commits, rewritings and rows of the JVM's own Delta; so
+    tables that only Spark can write are written, too. Looks at the log need no JVM: they outlive the session.
+Never does: change or stop the caller's session.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sfwriter.clock import SystemClock
+from sfwriter.spark import check as check_session
+from sfwriter.storage.delta_features import unreadable_features
+from sfwriter.storage.delta_read import arrow_schema, stats_of
+from sfwriter.storage.delta_rs import DeltaRsTable
+from sfwriter.storage.engine import TableStats
+from sfwriter.storage.road import PLAIN, Road, road_of
+from sfwriter.storage.spark_bridge import SparkBridge
+from sfwriter.storage.spark_commit import SparkCommitter
+from sfwriter.storage.spark_faults import reported_by_spark
+from sfwriter.storage.spark_maintain import SparkMaintainer
+from sfwriter.storage.spark_scan import by_path, scan_rows
+from sfwriter.storage.staging import stage_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    from sfwriter.clock import Clock
+    from sfwriter.storage.delta_commit import Committer
+    from sfwriter.storage.delta_maintain import DeltaMaintainer
+    from sfwriter.storage.engine import BatchToStage, StagedBatch, TableSpec
+
+_log = logging.getLogger(__name__)
+_DEFAULT_CLOCK = SystemClock()
+
+NAME = "delta-spark"
+
+
+class DeltaSparkEngine:
+    """Opens tables through a SparkSession."""
+
+    name = NAME
+
+    def __init__(self, spark: Any, clock: Clock = _DEFAULT_CLOCK) -> None:
+        """Look whether the session will do.
+
+        Raises:
+            WriterConfigurationError: it is no session, was stopped, or lacks what Delta needs.
+        """
+        check_session(spark)
+        self._bridge = SparkBridge(spark)
+        self._clock = clock
+
+    def open(self, spec: TableSpec) -> DeltaSparkTable:
+        """A handle on the table that the spec names. Touches nothing yet."""
+        return DeltaSparkTable(spec, self._bridge, self._clock)
+
+
+class DeltaSparkTable(DeltaRsTable):
+    """One table. Every call but `commit`, `ensure` and `run` may go on beside a commit."""
+
+    def __init__(self, spec: TableSpec, bridge: SparkBridge, clock: Clock = _DEFAULT_CLOCK) -> None:
+        """Touches nothing yet."""
+        self._bridge = bridge
+        self._road = PLAIN
+        super().__init__(spec, clock)
+
+    def _make_committer(self) -> Committer:
+        return SparkCommitter(self._spec, self._identity, self._disk, self._memory, self._clock, self._bridge)
+
+    def _make_maintainer(self) -> DeltaMaintainer:
+        return SparkMaintainer(self._spec, self._identity, self._disk, self._clock, self._bridge)
+
+    def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
+        """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""
+        spec = self._spec if self._road.in_place else replace(self._spec, partition_columns=())
+        return stage_batches(spec, batches, self._clock)
+
+    def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
+        """Stream the visible rows through Spark SQL, in no particular order, in the table's types."""
+        schema = arrow_schema(self._readable())
+        self._bridge.check()
+        return scan_rows(self._bridge, self._spec, schema, columns, predicate)
+
+    def _check_writable(self, table: DeltaTable) -> None:
+        self._know_road(table)
+
+    def _stats_of(self, table: DeltaTable) -> TableStats:
+        road = self._know_road(table)
+        if unreadable_features(table):
+            found = self._counted_by_spark(table)
+        else:
+            found = stats_of(table, self._spec)
+        return replace(found, road=road.name, road_reason=road.reason)
+
+    def _counted_by_spark(self, table: DeltaTable) -> TableStats:
+        """Of a table whose list of files does not tell how many rows it has."""
+        self._bridge.check()
+        newest = table.history(1)
+        with reported_by_spark("count the rows of", self._spec), self._bridge.acting() as session:
+            where = by_path(self._spec.location)
+            detail = session.sql(f"DESCRIBE DETAIL {where}").collect()[0]
+            rows = session.sql(f"SELECT count(*) FROM {where}").collect()[0][0]  # noqa: S608  a quoted path
+        return TableStats(
+            exists=True,
+            version=table.version(),
+            rows=int(rows),
+            files=int(detail["numFiles"]),
+            size_bytes=int(detail["sizeInBytes"]),
+            schema=arrow_schema(table),
+            partition_columns=tuple(table.metadata().partition_columns),
+            last_modified_ms=int(newest[0]["timestamp"]) if newest and "timestamp" in newest[0] else None,
+            properties=dict(table.metadata().configuration),
+        )
+
+    def _know_road(self, table: DeltaTable) -> Road:
+        found = road_of(table)
+        if found != self._road:
+            self._road = found
+            _log.info("%s: rows go the way %s: %s", self._spec.name, found.name, found.reason)
+        return found
