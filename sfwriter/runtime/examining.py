@@ -84,7 +84,7 @@ class Examiner:
         self._config = config
         self._rules = rules
         self._table = f"{config.table_schema}.{config.quality_table_name}"
-        self._thresholds = Thresholds(config.min_validation_rate, config.max_invalid_rows_percent)
+        self.thresholds = Thresholds(config.min_validation_rate, config.max_invalid_rows_percent)
 
     def quality(self, judged: Judged, rules: RuleSet | None) -> QualityResult:
         """The result for rows that were judged by these rules.
@@ -92,7 +92,19 @@ class Examiner:
         Raises:
             WriterDataQualityError: `fail_fast` is on and they do not pass.
         """
-        found = quality_of(judged, rules, self._thresholds)
+        return self.passed(quality_of(judged, rules, self.thresholds))
+
+    @property
+    def asked(self) -> Thresholds | None:
+        """What the quality of written rows is held against; None where the configuration does not ask for it."""
+        return self.thresholds if self._config.log_data_quality_results or self._config.fail_fast else None
+
+    def passed(self, found: QualityResult) -> QualityResult:
+        """The quality itself.
+
+        Raises:
+            WriterDataQualityError: `fail_fast` is on and the rows do not pass.
+        """
         if self._config.fail_fast and not found["quality_passed"]:
             raise WriterDataQualityError(
                 f"{found['invalid_rows']} of {found['total_rows']} rows are invalid (validation rate "
@@ -107,8 +119,13 @@ class Examiner:
             )
         return found
 
-    def findings(self, judged: Judged, run_id: str) -> Findings:
+    def findings(self, judged: Judged, run_id: str, known: QualityResult | None = None) -> Findings:
         """What the configuration asks to be found out about a batch that is to be written.
+
+        Args:
+            judged: its rows.
+            run_id: that the result names.
+            known: their quality, where it was worked out elsewhere.
 
         Raises:
             WriterDataQualityError: `fail_fast` is on and the rows do not pass.
@@ -116,8 +133,8 @@ class Examiner:
         kept = self._config.log_data_quality_results
         if not kept and not self._config.fail_fast:
             return Findings()
-        found = self.quality(judged, self._rules)
-        if not kept or not judged.rows.num_rows:
+        found = self.quality(judged, self._rules) if known is None else self.passed(known)
+        if not kept or not found["total_rows"]:
             return Findings(quality=found if kept else None)
         return Findings(quality=found, beside={self._table: self._row(found, run_id)})
 

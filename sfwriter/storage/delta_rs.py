@@ -81,6 +81,11 @@ class DeltaRsTable:
         """What it was opened with; after `ensure()` with the table's own partition columns and narrower types."""
         return self._spec
 
+    @property
+    def staging_spec(self) -> TableSpec:
+        """By which rows may be staged elsewhere, after `ensure()`."""
+        return self._spec
+
     # ------------------------------------------------------------ writer
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:

@@ -81,8 +81,12 @@ class DeltaSparkTable(DeltaRsTable):
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""
-        spec = self._spec if self._road.in_place else replace(self._spec, partition_columns=())
-        return stage_batches(spec, batches, self._clock)
+        return stage_batches(self.staging_spec, batches, self._clock)
+
+    @property
+    def staging_spec(self) -> TableSpec:
+        """By which rows may be staged elsewhere: where Spark writes them once more, its writer divides them."""
+        return self._spec if self._road.in_place else replace(self._spec, partition_columns=())
 
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
         """Stream the visible rows through Spark SQL, in no particular order, in the table's types."""

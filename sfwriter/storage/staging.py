@@ -81,6 +81,39 @@ def discard_files(spec: TableSpec, staged: StagedBatch) -> None:
             place.remove(file.path)
 
 
+def merged_batches(parts: Sequence[StagedBatch], spec: TableSpec | None = None) -> StagedBatch:
+    """Files of several stagings as those of one, in their order. There is at least one.
+
+    Raises:
+        WriterSchemaError: a column has another type in one of them than in those before.
+    """
+    if len(parts) < 2:
+        return parts[0]
+    schemas = [staged_schema(part) for part in parts]
+    fields: dict[str, pa.Field] = {}
+    for schema in schemas:
+        for column in schema:
+            known = fields.setdefault(column.name, column)
+            if known.type != column.type:
+                raise WriterSchemaError(
+                    f"Column {column.name!r} is {known.type} in some of the files, and {column.type} in others.",
+                    context={"table": None if spec is None else spec.name, "column": column.name},
+                    suggestions=[f"Give {column.name!r} one type in every row."],
+                    code="type_clash",
+                )
+    whole = pa.schema(
+        [
+            column.with_nullable(any(_may_be_null(schema, column.name) for schema in schemas))
+            for column in fields.values()
+        ]
+    )
+    return StagedBatch(tuple(file for part in parts for file in part.files), whole.serialize().to_pybytes())
+
+
+def _may_be_null(schema: pa.Schema, name: str) -> bool:
+    return name not in schema.names or bool(schema.field(name).nullable)
+
+
 # ---------------------------------------------------------------- columns
 
 
