@@ -84,6 +84,8 @@ class Questions:
             "partition_columns": list(stats.partition_columns),
             "last_modified": None if modified is None else datetime.fromtimestamp(modified / 1000, timezone.utc),
             "engine": self._engine.name,
+            "engine_road": stats.road,
+            "engine_road_reason": stats.road_reason,
             "idempotency_retention_days": retention_days(stats, self.config),
         }
 

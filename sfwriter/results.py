@@ -90,7 +90,11 @@ class ReplayResult(TypedDict):
 
 
 class TableInfo(TypedDict):
-    """What `get_table_info` answers. `schema` is column to type; `version` and `last_modified` None without a table."""
+    """What `get_table_info` answers. `schema` is column to type; `version` and `last_modified` None without a table.
+
+    `engine_road`: `in_place` where staged files are committed as they are, `dataframe` where Spark writes the rows;
+    `engine_road_reason` says why.
+    """
 
     exists: bool
     row_count: int
@@ -104,6 +108,8 @@ class TableInfo(TypedDict):
     partition_columns: list[str]
     last_modified: datetime | None
     engine: str
+    engine_road: str
+    engine_road_reason: str
     idempotency_retention_days: float
 
 

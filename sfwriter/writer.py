@@ -104,15 +104,17 @@ class LogWriter(Questions):
         """Open a writer on the configured table, which is created by the first write where it is missing.
 
         Args:
-            spark: a SparkSession for the Spark engine; None for the embedded one.
+            spark: a SparkSession, classic or Connect, for the Spark engine; None for the embedded one. Where the
+                configuration gives no `warehouse`, tables are then those of the session's catalog.
             config: the options; None for the defaults.
             logger: used instead of the logger `sfwriter`; any object with `info(text)` and `warning(text)`.
 
         Raises:
-            WriterConfigurationError: an option is not available here.
+            WriterConfigurationError: `spark` is no session, was stopped, or lacks what Delta needs.
             WriterTableError: the table is there and cannot be read.
         """
-        self._begin(_given_config(spark, config), logger, None, None)
+        config = _given_config(spark, config)
+        self._begin(config, logger, None if spark is None else _spark_engine(spark, config), None)
 
     @classmethod
     def start(
@@ -122,10 +124,14 @@ class LogWriter(Questions):
         engine: Engine | None = None,
         clock: Clock | None = None,
         logger: Any = None,
+        spark: Any = None,
     ) -> LogWriter:
-        """Open a writer on another engine or clock than the configuration's own (tests, tools)."""
+        """As the constructor; also with another engine or clock than the configuration's own (tests, tools)."""
+        config = _given_config(spark, config)
+        if spark is not None and engine is None:
+            engine = _spark_engine(spark, config)
         writer = cls.__new__(cls)
-        writer._begin(_given_config(None, config), logger, engine, clock)  # noqa: SLF001  this class
+        writer._begin(config, logger, engine, clock)  # noqa: SLF001  this class
         return writer
 
     def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:
@@ -780,11 +786,6 @@ def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
             f"config is a {type(config).__name__}, expected a WriterConfig",
             suggestions=["write WriterConfig(table_schema=…, table_name=…)"],
         )
-    if spark is not None:
-        raise WriterConfigurationError(
-            f"spark is a {type(spark).__name__}, and the Spark engine is not available in this version",
-            suggestions=["leave spark out: LogWriter(config=config) writes the same tables without a JVM"],
-        )
     return config or WriterConfig()
 
 
@@ -821,6 +822,12 @@ def _embedded_engine() -> Engine:
     from sfwriter.storage.delta_rs import DeltaRsEngine
 
     return DeltaRsEngine()
+
+
+def _spark_engine(spark: Any, config: WriterConfig) -> Engine:
+    from sfwriter.storage.delta_spark import DeltaSparkEngine
+
+    return DeltaSparkEngine(spark, by_name=not config.is_given("warehouse"))
 
 
 def _checked_batch_size(size: Any) -> int:

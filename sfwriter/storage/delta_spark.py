@@ -21,6 +21,7 @@ from sfwriter.storage.delta_rs import DeltaRsTable
 from sfwriter.storage.engine import TableStats
 from sfwriter.storage.road import PLAIN, Road, road_of
 from sfwriter.storage.spark_bridge import SparkBridge
+from sfwriter.storage.spark_catalog import CatalogTable
 from sfwriter.storage.spark_commit import SparkCommitter
 from sfwriter.storage.spark_faults import reported_by_spark
 from sfwriter.storage.spark_maintain import SparkMaintainer
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_commit import Committer
     from sfwriter.storage.delta_maintain import DeltaMaintainer
-    from sfwriter.storage.engine import BatchToStage, StagedBatch, TableSpec
+    from sfwriter.storage.engine import BatchToStage, StagedBatch, Table, TableSpec
 
 _log = logging.getLogger(__name__)
 _DEFAULT_CLOCK = SystemClock()
@@ -49,8 +50,13 @@ class DeltaSparkEngine:
 
     name = NAME
 
-    def __init__(self, spark: Any, clock: Clock = _DEFAULT_CLOCK) -> None:
+    def __init__(self, spark: Any, clock: Clock = _DEFAULT_CLOCK, *, by_name: bool = False) -> None:
         """Look whether the session will do.
+
+        Args:
+            spark: the session, classic or Connect.
+            clock: for stamps, for the age of staged files, and for producers that expire.
+            by_name: tables are those of the session's catalog, and a spec's location counts for nothing.
 
         Raises:
             WriterConfigurationError: it is no session, was stopped, or lacks what Delta needs.
@@ -58,9 +64,13 @@ class DeltaSparkEngine:
         check_session(spark)
         self._bridge = SparkBridge(spark)
         self._clock = clock
+        self._by_name = by_name
 
-    def open(self, spec: TableSpec) -> DeltaSparkTable:
+    def open(self, spec: TableSpec) -> Table:
         """A handle on the table that the spec names. Touches nothing yet."""
+        return CatalogTable(spec, self._bridge, self._at) if self._by_name else self._at(spec)
+
+    def _at(self, spec: TableSpec) -> Table:
         return DeltaSparkTable(spec, self._bridge, self._clock)
 
 
@@ -74,10 +84,10 @@ class DeltaSparkTable(DeltaRsTable):
         super().__init__(spec, clock)
 
     def _make_committer(self) -> Committer:
-        return SparkCommitter(self._spec, self._identity, self._disk, self._memory, self._clock, self._bridge)
+        return SparkCommitter(self._spec, self._identity, self._disk, self._memory, self._clock, bridge=self._bridge)
 
     def _make_maintainer(self) -> DeltaMaintainer:
-        return SparkMaintainer(self._spec, self._identity, self._disk, self._clock, self._bridge)
+        return SparkMaintainer(self._spec, self._identity, self._disk, self._clock, bridge=self._bridge)
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""
@@ -99,10 +109,7 @@ class DeltaSparkTable(DeltaRsTable):
 
     def _stats_of(self, table: DeltaTable) -> TableStats:
         road = self._know_road(table)
-        if unreadable_features(table):
-            found = self._counted_by_spark(table)
-        else:
-            found = stats_of(table, self._spec)
+        found = self._counted_by_spark(table) if unreadable_features(table) else stats_of(table, self._spec)
         return replace(found, road=road.name, road_reason=road.reason)
 
     def _counted_by_spark(self, table: DeltaTable) -> TableStats:

@@ -55,6 +55,10 @@ _OPTIONS_OF_WRITE = 5
 """Of `DeltaOperations.Write` behind mode, partitioning, predicate and user metadata; all are left out."""
 
 
+_SKIPPING = "delta.dataSkippingStatsColumns"
+_UNSKIPPABLE = ("boolean", "binary")
+
+
 class SparkCommitter(Committer):
     """Commits to one table through Spark. For one thread at a time."""
 
@@ -65,6 +69,7 @@ class SparkCommitter(Committer):
         disk: LogDisk,
         memory: LogMemory,
         clock: Clock,
+        *,
         bridge: SparkBridge,
     ) -> None:
         """Touches nothing yet."""
@@ -152,6 +157,7 @@ class SparkCommitter(Committer):
         metadata = found.get("metaData", found)
         schema = json.loads(metadata["schemaString"])
         added = json.loads(Schema.from_arrow(pa.schema(list(new))).to_json())["fields"]
+        _drop_unskippable(metadata, schema["fields"])
         schema["fields"] += [{**field, "nullable": True} for field in added]
         metadata["schemaString"] = json.dumps(schema)
         transaction.updateMetadata(self._action({"metaData": metadata}), False)
@@ -206,6 +212,24 @@ class SparkCommitter(Committer):
             _, transaction = self._begun(table)
             transaction.deltaLog().checkpoint()
         self._disk.settle_checkpoint(table.version())
+
+
+def _drop_unskippable(metadata: dict[str, Any], fields: Sequence[Mapping[str, Any]]) -> None:
+    """Take columns out of `delta.dataSkippingStatsColumns` for which Spark refuses any change of the columns.
+
+    Tables that the embedded engine of earlier versions made name them.
+    """
+    configuration = metadata.get("configuration") or {}
+    named = configuration.get(_SKIPPING)
+    if not named:
+        return
+    kinds = {field["name"]: field["type"] for field in fields}
+    kept = [
+        name
+        for name in named.split(",")
+        if kinds.get(name) not in _UNSKIPPABLE and name not in metadata.get("partitionColumns", ())
+    ]
+    metadata["configuration"] = {**configuration, _SKIPPING: ",".join(kept)}
 
 
 def add_of(file: StagedFile) -> dict[str, Any]:

@@ -28,7 +28,13 @@ _BROKEN_RULES = re.compile(r"InvariantViolationException|DELTA_VIOLATE_CONSTRAIN
                            r"|DELTA_EXCEED_CHAR_VARCHAR_LIMIT")  # fmt: skip
 _FORBIDDEN = re.compile(r"AccessControlException|AccessDenied|PERMISSION_DENIED|Permission denied|Mkdirs failed")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
-_LOST = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError", "Py4JAuthenticationError"}
+_LOST = {
+    "Py4JNetworkError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "BrokenPipeError",
+    "Py4JAuthenticationError",
+}
 _STACK = re.compile(r"\n\s*at [\w.$]+\(.*", re.DOTALL)
 _SPARK_NOISE = re.compile(r"An error occurred while calling \S+\s*:?\s*|\. SQLSTATE: \w+")
 
@@ -103,7 +109,9 @@ def spark_error(error: BaseException, doing: str, spec: TableSpec) -> WriterErro
         return WriterTableError(
             f"{what}: the JVM of the SparkSession is gone ({first_words_of(error)}).",
             context=context,
-            suggestions=["Make a new session, and a new LogWriter with it; the same sequence or key writes nothing twice."],
+            suggestions=[
+                "Make a new session, and a new LogWriter with it; the same sequence or key writes nothing twice."
+            ],
             code="session_lost",
         )
     if isinstance(error, OSError) and not java_name(error):

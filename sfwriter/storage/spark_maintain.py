@@ -44,7 +44,7 @@ class SparkMaintainer(DeltaMaintainer):
     _rivals: type[Exception] = RivalInTheWay
 
     def __init__(
-        self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, clock: Clock, bridge: SparkBridge
+        self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, clock: Clock, *, bridge: SparkBridge
     ) -> None:
         """Touch nothing yet."""
         super().__init__(spec, identity, disk, clock)

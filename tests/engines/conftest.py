@@ -148,7 +148,9 @@ class DeltaSparkLab(DeltaRsLab):
 LABS = {lab.name: lab for lab in (MemoryLab, DeltaRsLab, DeltaSparkLab)}
 
 
-@pytest.fixture(params=[name if name != "delta-spark" else pytest.param(name, marks=pytest.mark.spark) for name in LABS])
+@pytest.fixture(
+    params=[name if name != "delta-spark" else pytest.param(name, marks=pytest.mark.spark) for name in LABS]
+)
 def lab(request, tmp_path):
     """Each engine in turn."""
     if request.param == "delta-spark":

@@ -129,7 +129,7 @@ def test_every_key_of_the_other_results_is_there_with_its_type(open_writer, row)
     assert {name: type(value) for name, value in info.items()} == {
         "exists": bool, "row_count": int, "columns": list, "schema": dict, "table_fqn": str, "location": str,
         "version": int, "num_files": int, "size_mb": float, "partition_columns": list, "last_modified": datetime,
-        "engine": str, "idempotency_retention_days": float,
+        "engine": str, "engine_road": str, "engine_road_reason": str, "idempotency_retention_days": float,
     }  # fmt: skip
     assert all(isinstance(name, str) for name in info["columns"])
     assert list(info["schema"]) == info["columns"]
