@@ -24,6 +24,7 @@ from sfwriter.runtime.frame_job import (
     reports_of,
     watched_gathered,
 )
+from sfwriter.runtime.frame_rules import FrameColumns, with_rule_columns
 from sfwriter.runtime.frame_task import FrameTask, library_version
 from sfwriter.storage.staging import discard_files
 
@@ -85,6 +86,7 @@ class Frames:
             )
         task = self._task(frame, stats.schema, self._config.validation_rules)
         watch = COLUMNS if self._config.enable_anomaly_detection else ()
+        frame, task = with_rule_columns(frame, task)
         task = replace(
             task, spec=spec, run_id=run_id, made_run_id=made_run_id or str(uuid.uuid4()), thresholds=thresholds,
             watch=watch,
@@ -94,7 +96,8 @@ class Frames:
     def judge(self, frame: Any, rules: Mapping[str, Any] | None, thresholds: Thresholds) -> QualityResult:
         """The quality of a frame, worked out on the executors."""
         check_frame(frame)
-        task = replace(self._task(frame, self._table.stats().schema, rules), thresholds=thresholds)
+        frame, task = with_rule_columns(frame, self._task(frame, self._table.stats().schema, rules))
+        task = replace(task, thresholds=thresholds)
         reports = reports_of(frame, task)
         gathered(task, reports)  # raises what a task could not do
         found = quality_gathered(task, reports)
@@ -105,7 +108,8 @@ class Frames:
     def check_rules(self, frame: Any, rules: Mapping[str, Any]) -> None:
         """Raise `RulesError` for rules that do not go with a frame's columns."""
         check_frame(frame)
-        RuleSet(rules, _with_frames(known_columns(self._table.stats().schema), frame), self._clock.now)
+        known = _with_frames(known_columns(self._table.stats().schema), frame)
+        RuleSet(rules, known, self._clock.now, FrameColumns(frame, known))
 
     def watched(self, frame: Any) -> pa.Table:
         """The columns of a frame that anomalies are looked for in.

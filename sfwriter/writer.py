@@ -151,7 +151,8 @@ class LogWriter(Questions):
         self._quarantine_table = self._engine.open(quarantine_table_spec(config))
         self._router = Router(config, self._clock) if config.is_routed else None
         stats = self._stats()
-        self._rules = rules_of(config, stats.schema, self._clock.now)
+        self._by_spark = getattr(self._engine, "column_rules", None)
+        self._rules = rules_of(config, stats.schema, self._clock.now, self._by_spark)
         self._examiner = Examiner(config, self._rules)
         self._gate = Gate(
             config.schema_validation_mode,
@@ -471,7 +472,7 @@ class LogWriter(Questions):
         """Rules of a call; columns that only its rows have are known to them."""
         made: list[RuleSet] = []
         checked = _checked_rules(
-            given, lambda rules: made.append(RuleSet(rules, self._columns_with(rows), self._clock.now))
+            given, lambda rules: made.append(RuleSet(rules, self._columns_with(rows), self._clock.now, self._by_spark))
         )
         return made[0] if checked else None
 

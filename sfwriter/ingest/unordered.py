@@ -39,7 +39,7 @@ def unordered_digest(rows: pa.Table, faults: Iterable[Fault]) -> int:
             # A null adds nothing, so that a column that is not there and one without a value are the same.
             query = f"SELECT sum(hash({' + '.join(parts)})::HUGEINT) FROM given"  # noqa: S608  names of columns
             total += int(connection.execute(query).fetchall()[0][0])
-    return (total + rows.num_rows * _of_text("row")) % MODULUS
+    return int((total + rows.num_rows * _of_text("row")) % MODULUS)
 
 
 def digest_text(total: int) -> str:

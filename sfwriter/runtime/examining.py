@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sfwriter.config import WriterConfig
+    from sfwriter.quality.rules import ColumnRules
     from sfwriter.quality.verdict import Judged
     from sfwriter.results import AnomalyResult, QualityResult
 
@@ -45,13 +46,16 @@ class Findings:
     beside: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
-def rules_of(config: WriterConfig, schema: pa.Schema | None, now: Callable[[], datetime]) -> RuleSet | None:
+def rules_of(
+    config: WriterConfig, schema: pa.Schema | None, now: Callable[[], datetime], by_spark: ColumnRules | None = None
+) -> RuleSet | None:
     """The configuration's rules, checked against the columns; None where it has none.
 
     Args:
         config: the options.
         schema: of the table, None where there is no table yet.
         now: the time of a check.
+        by_spark: works out rules that are Spark columns.
 
     Raises:
         WriterConfigurationError: rules that do not parse, are not boolean, or name unknown columns.
@@ -59,7 +63,7 @@ def rules_of(config: WriterConfig, schema: pa.Schema | None, now: Callable[[], d
     if not config.validation_rules:
         return None
     try:
-        return RuleSet(config.validation_rules, known_columns(schema), now)
+        return RuleSet(config.validation_rules, known_columns(schema), now, by_spark)
     except RulesError as error:
         raise WriterConfigurationError(
             str(error),

@@ -24,6 +24,7 @@ from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.unordered import unordered_digest
 from sfwriter.quality.rules import RuleSet
 from sfwriter.quality.verdict import Thresholds, quality_of
+from sfwriter.runtime.frame_rules import WorkedOut
 from sfwriter.storage.engine import BatchToStage
 from sfwriter.storage.staging import discard_files, stage_batches
 
@@ -148,6 +149,7 @@ class _Partition:
         self._watched = task.watched
         self._aside_bytes = 0
         self._entries = MOST_ENTRIES
+        self._worked_out = WorkedOut()
 
     def reports(self, batches: Iterator[pa.RecordBatch]) -> Iterator[FrameReport]:
         if library_version() != self._task.version:
@@ -161,7 +163,7 @@ class _Partition:
         for table in _chunks(batches):
             report = FrameReport(self._partition, given=table.num_rows)
             try:
-                self._pass(report, table, gate, rules)
+                self._pass(report, self._worked_out.taken_from(table), gate, rules)
             except WriterError as error:
                 self._refuse(report, error)
             self._start += table.num_rows
@@ -169,7 +171,9 @@ class _Partition:
 
     def _gate(self) -> tuple[Gate, RuleSet | None]:
         task = self._task
-        rules = RuleSet(task.rules, task.rule_columns, lambda: task.now) if task.rules else None
+        rules = None
+        if task.rules:
+            rules = RuleSet(task.rules, task.rule_columns, lambda: task.now, self._worked_out)
         gate = Gate(task.mode, evolution=task.evolution, extra_fields=task.columns, rules=rules)
         return gate, rules
 

@@ -25,6 +25,7 @@ from sfwriter.storage.spark_catalog import CatalogTable
 from sfwriter.storage.spark_commit import SparkCommitter
 from sfwriter.storage.spark_faults import reported_by_spark
 from sfwriter.storage.spark_maintain import SparkMaintainer
+from sfwriter.storage.spark_rules import SparkColumnRules
 from sfwriter.storage.spark_scan import by_path, scan_rows
 from sfwriter.storage.staging import stage_batches
 
@@ -65,6 +66,11 @@ class DeltaSparkEngine:
         self._bridge = SparkBridge(spark)
         self._clock = clock
         self._by_name = by_name
+
+    @property
+    def column_rules(self) -> SparkColumnRules:
+        """Works out rules that are Spark columns."""
+        return SparkColumnRules(self._bridge)
 
     def open(self, spec: TableSpec) -> Table:
         """A handle on the table that the spec names. Touches nothing yet."""

@@ -9,7 +9,12 @@ import pytest
 from sfwriter import LogWriter, WriterConfig
 from sfwriter.exceptions import WriterTableError, WriterValidationError
 
-ROW = {"run_id": "r", "phase": "gold", "step_name": "a", "start_time": datetime(2024, 1, 2, 23, 30, tzinfo=timezone.utc)}
+ROW = {
+    "run_id": "r",
+    "phase": "gold",
+    "step_name": "a",
+    "start_time": datetime(2024, 1, 2, 23, 30, tzinfo=timezone.utc),
+}
 
 FEATURES = {
     "column mapping": {"properties": "'delta.columnMapping.mode' = 'name'"},

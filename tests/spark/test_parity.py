@@ -40,7 +40,9 @@ ENGINE = {"engine", "engine_road_reason"}
 
 def run_of(number):
     context = ExecutionContext(run_id=f"x-{number}", pipeline_id="p", run_mode="incremental", start_time=NOW)
-    step = StepResult(step_name="s", phase="gold", duration_secs=1.0, rows_processed=3, validation_rate=99.0, success=True)
+    step = StepResult(
+        step_name="s", phase="gold", duration_secs=1.0, rows_processed=3, validation_rate=99.0, success=True
+    )
     return ExecutionResult(context=context, step_results=[step, step])
 
 
@@ -66,7 +68,10 @@ def calls(writer, folder):
     yield "clash of types", lambda: writer.write_log_rows([{**ROWS[0], "cores": "four"}])
     yield "a run", lambda: writer.write_execution_result(run_of(1))
     yield "runs", lambda: writer.write_execution_result_batch([run_of(2), run_of(3), "no run"])
-    yield "batches", lambda: writer.write_batches([ROWS[:2], pa.Table.from_pylist([{"phase": "gold", "step_name": "t"}])])
+    yield (
+        "batches",
+        lambda: writer.write_batches([ROWS[:2], pa.Table.from_pylist([{"phase": "gold", "step_name": "t"}])]),
+    )
     yield "info", lambda: writer.get_table_info()
     yield "summary", lambda: writer.generate_summary_report(days=7)
     yield "trends", lambda: writer.analyze_performance_trends(days=7)
@@ -82,9 +87,7 @@ def calls(writer, folder):
 def settled(found, names=RANDOM | ENGINE | VERSIONS):
     """A result without what differs between any two runs: there it says only of what type it is."""
     if isinstance(found, dict):
-        return {
-            name: type(value).__name__ if name in names else settled(value, names) for name, value in found.items()
-        }
+        return {name: type(value).__name__ if name in names else settled(value, names) for name, value in found.items()}
     if isinstance(found, (list, tuple)):
         return [settled(value, names) for value in found]
     # Sums of doubles depend on the order of the rows, which nobody promises.
@@ -121,7 +124,9 @@ def test_a_call_answers_the_same_on_both_engines(both, name):
 
 def _without_bytes(found):
     if isinstance(found, dict):
-        return {name: _without_bytes(value) for name, value in found.items() if "mb" not in name and "bytes" not in name}
+        return {
+            name: _without_bytes(value) for name, value in found.items() if "mb" not in name and "bytes" not in name
+        }
     return found
 
 
