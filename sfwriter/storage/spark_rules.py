@@ -3,7 +3,8 @@
 Receives: columns as users write them (`F.col("duration_secs") >= 0`), and rows in the log table's types.
 Produces: true, false or null for each row, in the rows' order.
 Guarantees: the answers that SQL text gives where both languages mean the same; Spark's own where they differ (a
-    division by zero is null, not an error, and a rule that gives null has failed). What is not boolean, names unknown columns, or looks at more than one row is said before any row is judged.
+    division by zero is null, not an error, and a rule that gives null has failed). What is not boolean, names
+    unknown columns, or looks at more than one row is said before any row is judged.
 Never does: run in the caller's session.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,7 +57,7 @@ def attempt(call):
 
 def calls(writer, folder):
     """Every call of the writer, with what it answers."""
-    yield "info before", lambda: writer.get_table_info()
+    yield "info before", writer.get_table_info
     yield "rows", lambda: writer.write_log_rows(ROWS)
     yield "evolved", lambda: writer.write_log_rows([{**ROWS[0], "host": "a", "cores": 4, "cost": 0.5, "ok": True}])
     yield "the same number again", lambda: writer.write_log_rows(ROWS, sequence=0)
@@ -72,7 +73,7 @@ def calls(writer, folder):
         "batches",
         lambda: writer.write_batches([ROWS[:2], pa.Table.from_pylist([{"phase": "gold", "step_name": "t"}])]),
     )
-    yield "info", lambda: writer.get_table_info()
+    yield "info", writer.get_table_info
     yield "summary", lambda: writer.generate_summary_report(days=7)
     yield "trends", lambda: writer.analyze_performance_trends(days=7)
     yield "anomalies", lambda: writer.detect_anomalies(ROWS[:3])
@@ -81,7 +82,7 @@ def calls(writer, folder):
     yield "optimize", lambda: writer.optimize_table(enable_partitioning=True, enable_compression=True)
     yield "maintain", lambda: writer.maintain_table({"analyze": True, "validate_schema": True, "checkpoint": True})
     yield "history", lambda: writer.get_table_history(3)
-    yield "info after", lambda: writer.get_table_info()
+    yield "info after", writer.get_table_info
 
 
 def settled(found, names=RANDOM | ENGINE | VERSIONS):
@@ -110,7 +111,7 @@ def both(spark, tmp_path_factory):
     return told
 
 
-NAMES = [name for name, _ in calls(None, None)]
+NAMES = [name for name, _ in calls(LogWriter.__new__(LogWriter), Path())]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,16 +155,13 @@ def test_exports_are_the_same(both):
 
 
 def test_a_table_is_written_by_one_engine_and_the_other_in_turn(open_writer):
-    sequence = 0
-    for engine in ("embedded", "spark", "embedded", "spark"):
-        writer = open_writer(engine, producer_id="me")
-        assert writer.committed_sequence == (sequence - 1 if sequence else None)
-        if sequence:
-            assert writer.write_log_rows(ROWS, sequence=sequence - 1)["already_written"]
-        writer.write_log_rows(ROWS)
-        sequence += 1
-        assert writer.get_table_info()["row_count"] == sequence * len(ROWS)
-        writer.close()
+    for sequence, engine in enumerate(("embedded", "spark", "embedded", "spark")):
+        with open_writer(engine, producer_id="me") as writer:
+            assert writer.committed_sequence == (sequence - 1 if sequence else None)
+            if sequence:
+                assert writer.write_log_rows(ROWS, sequence=sequence - 1)["already_written"]
+            writer.write_log_rows(ROWS)
+            assert writer.get_table_info()["row_count"] == (sequence + 1) * len(ROWS)
 
 
 def test_other_content_under_a_number_of_the_other_engine_is_refused(open_writer):
