@@ -404,6 +404,8 @@ class LogClient(LogWriter):
     def _open_keeper(self) -> None:
         """The service cares for its tables itself."""
 
+    _takes_frames = False
+
     def _open_channel(self) -> Channel:
         return self._remote
 

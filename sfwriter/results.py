@@ -113,6 +113,27 @@ class TableInfo(TypedDict):
     idempotency_retention_days: float | None
 
 
+class TakeOverResult(TypedDict):
+    """What `take_over` did, or with `dry_run` would do.
+
+    `columns_added` and `narrower_columns` are column to type; `other_columns` stay and are null in new rows.
+    `changed` is whether the table was changed; `open_with` the options of `WriterConfig` that open it, None where
+    the embedded engine has none for its place.
+    """
+
+    table_fqn: str
+    location: str
+    dry_run: bool
+    changed: bool
+    version: int
+    row_count: int
+    columns_added: dict[str, str]
+    narrower_columns: dict[str, str]
+    other_columns: list[str]
+    notes: list[str]
+    open_with: dict[str, str] | None
+
+
 class WriterMetricsResult(TypedDict):
     """What `get_metrics` answers. A refused call is a failed write."""
 

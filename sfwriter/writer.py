@@ -23,7 +23,8 @@ from sfwriter.anomaly.watch import Watch
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
-from sfwriter.ingest.gate import Gate
+from sfwriter.frames import MOST_WATCHED, Frames
+from sfwriter.ingest.gate import Gate, check_run_id
 from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
@@ -43,9 +44,10 @@ from sfwriter.runtime.blueprint import (
     quarantine_table_spec,
 )
 from sfwriter.runtime.bulk import BulkWrite
-from sfwriter.runtime.channel import Delivery, Series
+from sfwriter.runtime.channel import Delivery, MadeFiles, Series
 from sfwriter.runtime.examining import Examiner, Findings, known_columns, rules_of
 from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
+from sfwriter.runtime.frame_job import FrameGated, is_frame
 from sfwriter.runtime.identity import Identity, identity_of
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.reading import read_rows
@@ -157,7 +159,8 @@ class LogWriter(Questions):
         self._quarantine_table = self._engine.open(quarantine_table_spec(config))
         self._router = Router(config, self._clock) if config.is_routed else None
         stats = self._stats()
-        self._rules = rules_of(config, stats.schema, self._clock.now)
+        self._by_spark = getattr(self._engine, "column_rules", None)
+        self._rules = rules_of(config, stats.schema, self._clock.now, self._by_spark)
         self._examiner = Examiner(config, self._rules)
         self._partition_columns = stats.partition_columns if stats.exists else tuple(config.partition_columns)
         self._gate = Gate(
@@ -180,6 +183,10 @@ class LogWriter(Questions):
         usage = self._channel.usage()
         self._budget_bytes = usage.budget_bytes
         self._max_bytes = usage.budget_bytes if usage.max_batch_bytes is None else usage.max_batch_bytes
+        self._frames = Frames(config, self._log_table, self._clock, self._max_bytes)
+
+    _takes_frames = True
+    """Whether Spark DataFrames can be staged beside this writer's channel; the service's client cannot."""
 
     def _more_rules(self, mode: Mode) -> MoreRules | None:
         """What rows must have beside the built-in rules: a table to go to, a folder to lie in."""
@@ -458,6 +465,8 @@ class LogWriter(Questions):
             WriterDataQualityError: `fail_fast` is on and the rows do not pass.
         """
         self._check_process()
+        if is_frame(log_rows):
+            return self._quality_of_frame(log_rows, validation_rules)
         read = self._read(log_rows)
         rules = self._rules
         if validation_rules is not None:
@@ -466,18 +475,20 @@ class LogWriter(Questions):
             judged = self._gate.judge(read, rules, max_bytes=self._max_bytes)
         return self._examiner.quality(judged, rules)
 
+    def _quality_of_frame(self, frame: Any, validation_rules: Mapping[str, Any] | None) -> QualityResult:
+        self._check_frames()
+        given: Mapping[str, Any] = self.config.validation_rules
+        if validation_rules is not None:
+            given = _checked_rules(validation_rules, lambda rules: self._frames.check_rules(frame, rules))
+        return self._examiner.passed(self._frames.judge(frame, given, self._examiner.thresholds))
+
     def _given_rules(self, given: Mapping[str, Any], rows: Any) -> RuleSet | None:
         """Rules of a call; columns that only its rows have are known to them."""
-        try:
-            checked = Rules().check(given)
-            return RuleSet(checked, self._columns_with(rows), self._clock.now) if checked else None
-        except ValueError as error:
-            text = str(error) if isinstance(error, RulesError) else f"validation_rules {error}"
-            raise WriterValidationError(
-                text,
-                context={"field": "validation_rules", "problems": getattr(error, "problems", [text])},
-                suggestions=["a rule is a boolean SQL expression over a row's columns, e.g. 'duration_secs >= 0'"],
-            ) from None
+        made: list[RuleSet] = []
+        checked = _checked_rules(
+            given, lambda rules: made.append(RuleSet(rules, self._columns_with(rows), self._clock.now, self._by_spark))
+        )
+        return made[0] if checked else None
 
     def _columns_with(self, rows: Any) -> pa.Schema:
         known = known_columns(self._columns)
@@ -501,6 +512,9 @@ class LogWriter(Questions):
             WriterTableError: the table cannot be read.
         """
         self._check_process()
+        if is_frame(log_rows):
+            self._check_frames()
+            return self._watch.check(self._frames.watched(log_rows))
         read = self._read(log_rows)
         with self._gating:
             rows = self._gate.judge(read, None, max_bytes=self._max_bytes).rows
@@ -597,9 +611,7 @@ class LogWriter(Questions):
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
-            findings = self._examiner.findings(gated.judged, gated.batch.run_id)
-            if self.config.enable_anomaly_detection:
-                findings = replace(findings, anomalies=self._anomalies_of(gated))
+            findings = self._findings_of(gated)
         except WriterError as error:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
@@ -630,6 +642,7 @@ class LogWriter(Questions):
             series=series,
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
             gate_secs=self._clock.monotonic() - started,
+            made=_made_files(gated),
         )
         try:
             inner = self._channel.submit(delivery)
@@ -640,10 +653,29 @@ class LogWriter(Questions):
         inner.add_done_callback(lambda done: self._settle(future, done, gated, findings, started))
         return future
 
+    def _findings_of(self, gated: Gated) -> Findings:
+        """What the configuration asks for about the rows; a refusal leaves no file of a frame behind."""
+        known = gated.quality if isinstance(gated, FrameGated) else None
+        try:
+            findings = self._examiner.findings(gated.judged, gated.batch.run_id, known)
+        except WriterError:
+            if isinstance(gated, FrameGated):
+                self._frames.discard(gated)
+            raise
+        if self.config.enable_anomaly_detection:
+            findings = replace(findings, anomalies=self._anomalies_of(gated))
+        return findings
+
     def _anomalies_of(self, gated: Gated) -> AnomalyResult | None:
         """What is unusual about the rows; None where that could not be found out, which fails no write."""
+        rows = _watched_rows(gated)
+        if rows is None:
+            self._log.warning(
+                "{}: anomalies not looked for: the frame has more than {} rows", self._log_table.spec.name, MOST_WATCHED
+            )
+            return None
         try:
-            return self._watch.check(gated.batch.rows)
+            return self._watch.check(rows)
         except WriterError as error:
             self._log.warning("{}: anomalies not looked for: {}", self._log_table.spec.name, error.message)
             return None
@@ -653,8 +685,9 @@ class LogWriter(Questions):
         future.delivery = None
         error = done.exception()
         if error is None:
-            if findings.anomalies is not None:
-                self._watch.remember(gated.batch.rows)
+            rows = _watched_rows(gated)
+            if findings.anomalies is not None and rows is not None:
+                self._watch.remember(rows)
             future.set_result(self._result(gated, findings, done.result(), started))
             return
         self._metrics.failed(self._clock.monotonic() - started)
@@ -697,6 +730,8 @@ class LogWriter(Questions):
 
     def _encode(self, rows: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
+        if is_frame(rows):
+            return self._encode_frame(rows, run_id, made_run_id)
         rows = self._read(rows)
         try:
             gated = self._admit(rows, run_id, made_run_id)
@@ -710,6 +745,26 @@ class LogWriter(Questions):
         for note in gated.notes:
             self._log.warning(note)
         return self._addressed(gated)
+
+    def _encode_frame(self, frame: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
+        """As `_encode`, on the executors of a Spark DataFrame."""
+        self._check_frames()
+        check_run_id(run_id)
+        gated = self._frames.admit(frame, run_id, made_run_id, self._examiner.asked)
+        if gated is None:
+            return self._admit([], run_id, made_run_id)
+        for note in gated.notes:
+            self._log.warning(note)
+        return gated
+
+    def _check_frames(self) -> None:
+        if not self._takes_frames:
+            raise WriterValidationError(
+                "Rows are expected, but a Spark DataFrame was given, which cannot be sent through the service.",
+                suggestions=[
+                    "Give it to LogWriter(spark, config), or send it in parts: write_batches(…) of Arrow batches."
+                ],
+            )
 
     def _read(self, rows: Any) -> Any:
         """The rows, no longer in an iterator."""
@@ -757,6 +812,34 @@ def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
     return config or WriterConfig()
 
 
+def _checked_rules(given: Mapping[str, Any], check: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
+    """Rules of a call, after a check that may raise `RulesError`."""
+    try:
+        checked = Rules().check(given)
+        if checked:
+            check(checked)
+    except ValueError as error:
+        text = str(error) if isinstance(error, RulesError) else f"validation_rules {error}"
+        raise WriterValidationError(
+            text,
+            context={"field": "validation_rules", "problems": getattr(error, "problems", [text])},
+            suggestions=["a rule is a boolean SQL expression over a row's columns, e.g. 'duration_secs >= 0'"],
+        ) from None
+    return checked
+
+
+def _made_files(gated: Gated) -> MadeFiles | None:
+    """Files that hold the accepted rows already."""
+    if not isinstance(gated, FrameGated) or gated.staged is None:
+        return None
+    return MadeFiles(gated.staged, gated.staged_rows)
+
+
+def _watched_rows(gated: Gated) -> pa.Table | None:
+    """The accepted rows as those see them who look for anomalies; None where they are too many."""
+    return gated.watched if isinstance(gated, FrameGated) else gated.batch.rows
+
+
 def _embedded_engine() -> Engine:
     # Imported here: deltalake takes as long to load as all the rest, and clients may never need it.
     from sfwriter.storage.delta_rs import DeltaRsEngine
@@ -780,4 +863,6 @@ def _checked_batch_size(size: Any) -> int:
 
 def _valid_rows(gated: Gated) -> int:
     """Rows that keep the built-in rules: those accepted, less those that `ignore` let pass all the same."""
+    if isinstance(gated, FrameGated):
+        return gated.valid
     return gated.accepted - len({breach.row for breach in gated.breaches})

@@ -33,7 +33,7 @@ MANY = 30
 """Runs of a step in one batch among which one of them does not move the median."""
 
 _NUMBERS = ("duration_secs", "rows_processed", "validation_rate")
-_COLUMNS = ("run_id", "pipeline_id", "step_name", "run_mode", "success", *_NUMBERS, *TIMES)
+COLUMNS = ("run_id", "pipeline_id", "step_name", "run_mode", "success", *_NUMBERS, *TIMES)
 
 _NEWEST = f"""
     SELECT pipeline_id, run_mode, step_name, run_id, epoch(moment)::DOUBLE AS happened_at, duration_secs,
@@ -85,7 +85,7 @@ class Watch:
 
     def _runs(self, rows: pa.Table) -> Iterator[tuple[Key, Run]]:
         now = self._clock.now().timestamp()
-        names = [name for name in _COLUMNS if name in rows.column_names]
+        names = [name for name in COLUMNS if name in rows.column_names]
         for row in rows.select(names).to_pylist():
             moment = next((row[name] for name in TIMES if row.get(name) is not None), None)
             at = now if moment is None else moment.timestamp()
@@ -116,9 +116,9 @@ class Watch:
             return None
         known = set(stats.schema.names)
         predicate = _one_of(pipelines) if "pipeline_id" in known else None
-        reader = self._table.scan(readable(stats.schema, _COLUMNS), predicate)
+        reader = self._table.scan(readable(stats.schema, COLUMNS), predicate)
         found: dict[tuple[str | None, str | None], Pipeline] = {}
-        with rows_of(reader, _COLUMNS) as log:
+        with rows_of(reader, COLUMNS) as log:
             for pipeline_id, run_mode, step_name, *run in log.execute(_NEWEST).fetchall():
                 pipeline = found.setdefault((pipeline_id, run_mode), Pipeline())
                 pipeline.add(step_name, Run(*run))

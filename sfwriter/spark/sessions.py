@@ -9,6 +9,9 @@ Never does: stop a session.
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterConfigurationError
@@ -16,7 +19,7 @@ from sfwriter.spark.installed import DELTA_CONF, EXTENSION, check_java, check_ve
 from sfwriter.spark.readiness import check, is_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 TUNED: Mapping[str, str] = {
     "spark.ui.enabled": "false",
@@ -68,9 +71,23 @@ def session(app_name: str = "sfwriter", master: str = "local[*]", **conf: Any) -
     builder = SparkSession.builder.appName(app_name).master(master)
     for name, value in {**DELTA_CONF, **TUNED, **settings}.items():
         builder = builder.config(name, value)
-    made = builder.getOrCreate()
+    with _this_python(master):
+        made = builder.getOrCreate()
     check(made)
     return made
+
+
+@contextmanager
+def _this_python(master: str) -> Iterator[None]:
+    """Have a local Spark's tasks run by this interpreter: by default it takes the `python3` of the path."""
+    if not master.startswith("local") or "PYSPARK_PYTHON" in os.environ:
+        yield
+        return
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    try:
+        yield
+    finally:
+        del os.environ["PYSPARK_PYTHON"]
 
 
 def _checked(conf: Mapping[str, Any]) -> dict[str, str]:

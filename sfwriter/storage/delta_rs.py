@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterTableError
-from sfwriter.storage.columns import columns_to_add
+from sfwriter.storage.adding import add_columns
+from sfwriter.storage.columns import adopted_schema, columns_to_add
 from sfwriter.storage.creation import create_table
 from sfwriter.storage.delta_commit import Committer, LogMemory, partition_clash
 from sfwriter.storage.delta_features import check_writable_table
 from sfwriter.storage.delta_log import DeltaHandle, LogDisk, TableIdentity, open_table
 from sfwriter.storage.delta_maintain import DeltaMaintainer
 from sfwriter.storage.delta_read import arrow_schema, scan_table, stats_of
-from sfwriter.storage.engine import Checkpoint, TableStats, Watermark
+from sfwriter.storage.engine import AddColumns, Checkpoint, TableStats, Watermark
 from sfwriter.storage.faults import reported_by_delta
 from sfwriter.storage.staging import discard_files, stage_batches
 
@@ -77,7 +78,12 @@ class DeltaRsTable:
 
     @property
     def spec(self) -> TableSpec:
-        """What it was opened with; after `ensure()` with the table's own partition columns."""
+        """What it was opened with; after `ensure()` with the table's own partition columns and narrower types."""
+        return self._spec
+
+    @property
+    def staging_spec(self) -> TableSpec:
+        """By which rows may be staged elsewhere, after `ensure()`."""
         return self._spec
 
     # ------------------------------------------------------------ writer
@@ -146,6 +152,7 @@ class DeltaRsTable:
                 self._identity.check(table)
             self._check_writable(table)
             self._adopt_partitions(tuple(table.metadata().partition_columns))
+            self._spec = replace(self._spec, schema=adopted_schema(self._spec.schema, arrow_schema(table)))
             # For a comparison of types alone: nothing is said yet of nulls.
             filled = pa.schema([field.with_nullable(False) for field in self._spec.schema])
             columns_to_add(arrow_schema(table), {0: filled}, self._spec)
@@ -167,4 +174,7 @@ class DeltaRsTable:
         if isinstance(action, Checkpoint):
             with self._commit_lock:
                 return {"version": self._committer.checkpoint()}
+        if isinstance(action, AddColumns):
+            with self._commit_lock:
+                return add_columns(self._spec, self._identity, self._disk, action)
         return self._maintainer.run(action)

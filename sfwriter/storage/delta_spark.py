@@ -28,6 +28,7 @@ from sfwriter.storage.spark_catalog import CatalogTable
 from sfwriter.storage.spark_commit import SparkCommitter
 from sfwriter.storage.spark_faults import reported_by_spark
 from sfwriter.storage.spark_maintain import SparkMaintainer
+from sfwriter.storage.spark_rules import SparkColumnRules
 from sfwriter.storage.spark_scan import by_path, scan_rows
 from sfwriter.storage.staging import stage_batches
 
@@ -73,6 +74,11 @@ class DeltaSparkEngine:
         self._clock = clock
         self._by_name = by_name
 
+    @property
+    def column_rules(self) -> SparkColumnRules:
+        """Works out rules that are Spark columns."""
+        return SparkColumnRules(self._bridge)
+
     def open(self, spec: TableSpec) -> Table:
         """A handle on the table that the spec names. Touches nothing yet."""
         return CatalogTable(spec, self._bridge, self._at) if self._by_name else self._at(spec)
@@ -98,8 +104,12 @@ class DeltaSparkTable(DeltaRsTable):
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""
-        spec = self._spec if self._road.in_place else replace(self._spec, partition_columns=())
-        return stage_batches(spec, batches, self._clock)
+        return stage_batches(self.staging_spec, batches, self._clock)
+
+    @property
+    def staging_spec(self) -> TableSpec:
+        """By which rows may be staged elsewhere: where Spark writes them once more, its writer divides them."""
+        return self._spec if self._road.in_place else replace(self._spec, partition_columns=())
 
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
         """Stream the visible rows through Spark SQL, in no particular order, in the table's types."""

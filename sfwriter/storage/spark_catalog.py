@@ -52,6 +52,11 @@ class CatalogTable:
         """Of the table behind the name; before it is made, with the place where the catalog will make it."""
         return self._named if self._found is None else self._found.spec
 
+    @property
+    def staging_spec(self) -> TableSpec | None:
+        """By which rows may be staged elsewhere, after `ensure()`."""
+        return getattr(self._found, "staging_spec", None)
+
     # ------------------------------------------------------------ the eight calls
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
