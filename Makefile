@@ -43,8 +43,8 @@ types: $(READY) ## mypy --strict
 imports: $(READY) ## the layers, by import-linter
 	$(BIN)/lint-imports --no-cache
 
-unit: $(READY) ## the tests
-	$(BIN)/python -m pytest
+unit: $(READY) ## the tests, on two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 wheel: $(READY) ## build the wheel, install it alone, import it
 	$(BIN)/python scripts/check_wheel.py

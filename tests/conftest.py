@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,20 @@ from sfwriter.exceptions import WriterConfigurationError
 # A busy machine is slow now and then, which says nothing of what is tested.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+_WITH_RAY = {"benchmarks", "cli", "demo", "deploy", "service"}
+
+
+def pytest_collection_modifyitems(items):
+    """What shares one Ray, or one Spark, stays on one of the processes that `make unit` runs side by side.
+
+    A Ray finds others on its machine, so there must never be two at a time that do not know of each other.
+    """
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in _WITH_RAY:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif "spark" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("spark"))
 
 
 # ---------------------------------------------------------------- Spark
