@@ -16,7 +16,7 @@ help: ## show this list
 
 setup: $(READY) ## create or update the environment in .venv
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt Makefile
 	@command -v $(firstword $(PYTHON)) >/dev/null || { \
 	  echo "There is no '$(PYTHON)' here, and sfwriter needs Python 3.10 or newer."; \
 	  echo "Install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,spark,dev]'
 	@touch $@
 
 demo: $(READY) ## real pipelines through the service, a writer killed, and a proof that every row is there once

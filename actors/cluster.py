@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import psutil
 import ray
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, no stubs
-from ray.exceptions import RayError
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # no stubs
+from ray.exceptions import AuthenticationError, RayError
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"--address='([^']+)'")
 """In what `ray start` says of how other nodes join."""
+_SAID_BYTES = 1 << 16
 
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 2.0
@@ -36,15 +37,18 @@ OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: what is in flight is bounded by the budget, not by this; Ray spills above it."""
 
 
-def join_ray() -> bool:
+def join_ray(*, pass_by_strangers: bool = False) -> bool:
     """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none.
 
+    Args:
+        pass_by_strangers: one that was found here and refuses this process counts as none.
+
     Raises:
-        WriterError: nothing answers at `RAY_ADDRESS`, or Ray does not let this process in.
+        WriterError: nothing answers at `RAY_ADDRESS`, or what answers does not let this process in.
     """
     if ray.is_initialized():
         return True
-    use_token()
+    use_token(make=pass_by_strangers and os.environ.get("RAY_AUTH_MODE") == "token")
     named = os.environ.get("RAY_ADDRESS")
     if named and named not in {"auto", "local"}:
         if "://" not in named and not _listens(named):
@@ -53,11 +57,16 @@ def join_ray() -> bool:
                 suggestions=["start that Ray, or unset RAY_ADDRESS"],
                 code="unreachable",
             )
+        if "://" not in named and _refuses(named):
+            raise _refused(named)
         address: str | None = named
     else:
         # What a Ray that was killed has left behind still names it: Ray itself would wait for that for minutes.
         candidates = [services.find_bootstrap_address(None), *sorted(cast("Any", services).find_gcs_addresses())]
-        address = next((found for found in candidates if found and _listens(found)), None)
+        running = list(dict.fromkeys(found for found in candidates if found and _listens(found)))
+        address = next((found for found in running if not _refuses(found)), None)
+        if running and address is None and not pass_by_strangers:
+            raise _refused(running[0])
     if address is None:
         return False
     _join(address)
@@ -74,6 +83,29 @@ def _join(address: str) -> None:
             suggestions=["look whether that Ray runs and is of this version, or set RAY_ADDRESS to another one"],
             code="unreachable",
         ) from error
+
+
+def _refuses(address: str) -> bool:
+    """Whether the Ray there does not accept this process's token; Ray's own way in would try for 20 s."""
+    try:
+        GcsClient(address=address)
+    except AuthenticationError:
+        return True
+    except Exception:  # noqa: BLE001  whatever else is wrong is said by the way in
+        return False
+    return False
+
+
+def _refused(address: str) -> WriterError:
+    has = "has another one" if os.environ.get("RAY_AUTH_MODE") == "token" else "has none"
+    return WriterError(
+        f"the Ray at {address} asks for a token, and this process {has}; it is not connected",
+        suggestions=[
+            "copy ~/.ray/auth_token of the user who started it here, mode 0600, or name it by RAY_AUTH_TOKEN_PATH",
+            "set RAY_ADDRESS where another Ray is meant",
+        ],
+        code="unauthenticated",
+    )
 
 
 def _listens(address: str) -> bool:
@@ -142,12 +174,22 @@ def use_token(*, make: bool = False) -> None:
 
     The file is Ray's own (`~/.ray/auth_token`), which Ray leaves readable for all; it is made its
     owner's only. A mode or token that the environment names is left as it is.
+
+    Raises:
+        WriterError: the environment asks for a token, there is none, and none is to be made.
     """
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE"):
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if os.environ.get("RAY_AUTH_TOKEN") or (mode and mode != "token"):
         return
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not path.exists():
         if not make:
+            if mode:  # Ray itself would end this process
+                raise WriterError(
+                    f"RAY_AUTH_MODE is 'token', and there is no token: {path} is missing",
+                    suggestions=["copy it from the user who started that Ray, with mode 0600", "unset RAY_AUTH_MODE"],
+                    code="unauthenticated",
+                )
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError), _private(path) as file:
@@ -161,8 +203,8 @@ def use_token(*, make: bool = False) -> None:
 
 
 def _said(output: IO[bytes]) -> str:
-    output.seek(0)
-    return output.read().decode(errors="replace")
+    # Without moving the place that this process shares with the one that writes.
+    return os.pread(output.fileno(), _SAID_BYTES, 0).decode(errors="replace")
 
 
 def _told_address(output: IO[bytes]) -> str | None:
@@ -177,7 +219,7 @@ def _joined(address: str | None) -> bool:
         return False
     try:
         _join(address)
-    except WriterError:  # it is still starting
+    except Exception:  # noqa: BLE001  a Ray that is still starting answers in many ways
         return False
     return True
 

@@ -80,7 +80,7 @@ class Service:
         _check_name(name)
         # What cannot be read, and rules that are none, are said here and not by an actor.
         rules_of(config, DeltaRsEngine().open(log_table_spec(config)).stats().schema, SystemClock().now)
-        started_ray = None if join_ray() else start_ray()
+        started_ray = None if join_ray(pass_by_strangers=True) else start_ray()
         try:
             made = cast("Any", CoordinatorActor).options(**coordinator_options(name))
             coordinator = made.remote(name, config, started_ray, origins)
@@ -114,16 +114,30 @@ class Service:
 
     def metrics(self) -> dict[str, Any]:
         """Totals, the last minute's rates, latencies, bytes in flight against the budget, memory of each actor."""
+        figures: dict[str, Any] = self._ask_metrics("read")
+        return figures
+
+    def history(self) -> list[dict[str, Any]]:
+        """The last five minutes, once a second, the oldest first: totals, what is in flight, memory of all actors.
+
+        Each has its `age_secs`. The metrics actor's death costs them.
+
+        Raises:
+            WriterError: as `metrics`.
+        """
+        points: list[dict[str, Any]] = self._ask_metrics("history")
+        return points
+
+    def _ask_metrics(self, method: str) -> Any:
         try:
             actor = ray.get_actor(actor_name(self.name, "metrics"), namespace=NAMESPACE)
-            figures: dict[str, Any] = ray.get(actor.read.remote(), timeout=CALL_TIMEOUT_S)
+            return ray.get(getattr(actor, method).remote(), timeout=CALL_TIMEOUT_S)
         except (ValueError, RayActorError, GetTimeoutError) as error:
             raise WriterError(
                 f"the metrics actor of service {self.name!r} does not answer: {error}",
                 suggestions=["look at health(); the service writes on without it"],
                 retriable=True,
             ) from error
-        return figures
 
     def prometheus(self) -> str:
         """`metrics` as the text that Prometheus reads.
@@ -292,7 +306,7 @@ def connect(
         )
     coordinator = _find(name)
     identity = uuid.uuid4().hex[:12]
-    welcome = _patient_get(lambda: coordinator.enter.remote(identity), CALL_TIMEOUT_S)
+    welcome = _patient_get(lambda: coordinator.enter.remote(identity, producer_id), CALL_TIMEOUT_S)
     if welcome["version"] != __version__:
         raise WriterConfigurationError(
             f"this client is sfwriter {__version__}, and service {name!r} runs {welcome['version']}",

@@ -61,6 +61,8 @@ __all__ = [  # noqa: PLE0604  the names of the table above
 
 
 def __getattr__(name: str) -> Any:
+    if name == "spark":
+        return import_module("sfwriter.spark")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -90,7 +90,11 @@ class ReplayResult(TypedDict):
 
 
 class TableInfo(TypedDict):
-    """What `get_table_info` answers. `schema` is column to type; `version` and `last_modified` None without a table."""
+    """What `get_table_info` answers. `schema` is column to type; `version` and `last_modified` None without a table.
+
+    `engine_road`: `in_place` where staged files are committed as they are, `dataframe` where Spark writes the rows;
+    `engine_road_reason` says why.
+    """
 
     exists: bool
     row_count: int
@@ -104,7 +108,30 @@ class TableInfo(TypedDict):
     partition_columns: list[str]
     last_modified: datetime | None
     engine: str
-    idempotency_retention_days: float
+    engine_road: str
+    engine_road_reason: str
+    idempotency_retention_days: float | None
+
+
+class TakeOverResult(TypedDict):
+    """What `take_over` did, or with `dry_run` would do.
+
+    `columns_added` and `narrower_columns` are column to type; `other_columns` stay and are null in new rows.
+    `changed` is whether the table was changed; `open_with` the options of `WriterConfig` that open it, None where
+    the embedded engine has none for its place.
+    """
+
+    table_fqn: str
+    location: str
+    dry_run: bool
+    changed: bool
+    version: int
+    row_count: int
+    columns_added: dict[str, str]
+    narrower_columns: dict[str, str]
+    other_columns: list[str]
+    notes: list[str]
+    open_with: dict[str, str] | None
 
 
 class WriterMetricsResult(TypedDict):

@@ -15,7 +15,7 @@ import uuid
 import weakref
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
@@ -23,8 +23,10 @@ from sfwriter.anomaly.watch import Watch
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
-from sfwriter.ingest.gate import Gate
+from sfwriter.frames import MOST_WATCHED, Frames
+from sfwriter.ingest.gate import Gate, check_run_id
 from sfwriter.ingest.inputs import opened
+from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.maintenance.keeper import Keeper
@@ -42,9 +44,10 @@ from sfwriter.runtime.blueprint import (
     quarantine_table_spec,
 )
 from sfwriter.runtime.bulk import BulkWrite
-from sfwriter.runtime.channel import Delivery, Series
+from sfwriter.runtime.channel import Delivery, MadeFiles, Series
 from sfwriter.runtime.examining import Examiner, Findings, known_columns, rules_of
 from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
+from sfwriter.runtime.frame_job import FrameGated, is_frame
 from sfwriter.runtime.identity import Identity, identity_of
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.reading import read_rows
@@ -53,13 +56,14 @@ from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
 
     from sfwriter.clock import Clock
-    from sfwriter.ingest.gate import Gated
+    from sfwriter.ingest.gate import Gated, Mode
+    from sfwriter.ingest.partitions import MoreRules
     from sfwriter.results import (
         AnomalyResult,
         BatchesResult,
@@ -78,10 +82,16 @@ INTERRUPT_GRACE_S = 30.0
 """How long an interrupted call waits to learn whether its commit, already under way, has landed."""
 
 
-class _Call(Future["WriteResult"]):
-    """The future of one call's result, and its delivery's, by which the call can be withdrawn."""
+class Call(Future["WriteResult"]):
+    """The future of one call's result, and its delivery's, by which the call can be withdrawn. Can be awaited."""
 
     delivery: Future[Receipt] | None = None
+
+    def __await__(self) -> Generator[Any, None, WriteResult]:
+        """The result, without holding up the event loop."""
+        import asyncio  # whoever awaits has it; for all others it is a tenth of this module's import
+
+        return asyncio.wrap_future(self).__await__()
 
 
 class LogWriter(Questions):
@@ -102,15 +112,17 @@ class LogWriter(Questions):
         """Open a writer on the configured table, which is created by the first write where it is missing.
 
         Args:
-            spark: a SparkSession for the Spark engine; None for the embedded one.
+            spark: a SparkSession, classic or Connect, for the Spark engine; None for the embedded one. Where the
+                configuration gives no `warehouse`, tables are then those of the session's catalog.
             config: the options; None for the defaults.
             logger: used instead of the logger `sfwriter`; any object with `info(text)` and `warning(text)`.
 
         Raises:
-            WriterConfigurationError: an option is not available here.
+            WriterConfigurationError: `spark` is no session, was stopped, or lacks what Delta needs.
             WriterTableError: the table is there and cannot be read.
         """
-        self._begin(_given_config(spark, config), logger, None, None)
+        config = _given_config(spark, config)
+        self._begin(config, logger, None if spark is None else _spark_engine(spark, config), None)
 
     @classmethod
     def start(
@@ -120,10 +132,14 @@ class LogWriter(Questions):
         engine: Engine | None = None,
         clock: Clock | None = None,
         logger: Any = None,
+        spark: Any = None,
     ) -> LogWriter:
-        """Open a writer on another engine or clock than the configuration's own (tests, tools)."""
+        """As the constructor; also with another engine or clock than the configuration's own (tests, tools)."""
+        config = _given_config(spark, config)
+        if spark is not None and engine is None:
+            engine = _spark_engine(spark, config)
         writer = cls.__new__(cls)
-        writer._begin(_given_config(None, config), logger, engine, clock)  # noqa: SLF001  this class
+        writer._begin(config, logger, engine, clock)  # noqa: SLF001  this class
         return writer
 
     def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:
@@ -143,12 +159,14 @@ class LogWriter(Questions):
         self._quarantine_table = self._engine.open(quarantine_table_spec(config))
         self._router = Router(config, self._clock) if config.is_routed else None
         stats = self._stats()
-        self._rules = rules_of(config, stats.schema, self._clock.now)
+        self._by_spark = getattr(self._engine, "column_rules", None)
+        self._rules = rules_of(config, stats.schema, self._clock.now, self._by_spark)
         self._examiner = Examiner(config, self._rules)
+        self._partition_columns = stats.partition_columns if stats.exists else tuple(config.partition_columns)
         self._gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
-            more_rules=self._router.breaches if self._router is not None else None,
+            more_rules=self._more_rules(config.schema_validation_mode),
             rules=self._rules,
         )
         self._columns: pa.Schema | None = None
@@ -165,6 +183,15 @@ class LogWriter(Questions):
         usage = self._channel.usage()
         self._budget_bytes = usage.budget_bytes
         self._max_bytes = usage.budget_bytes if usage.max_batch_bytes is None else usage.max_batch_bytes
+        self._frames = Frames(config, self._log_table, self._clock, self._max_bytes)
+
+    _takes_frames = True
+    """Whether Spark DataFrames can be staged beside this writer's channel; the service's client cannot."""
+
+    def _more_rules(self, mode: Mode) -> MoreRules | None:
+        """What rows must have beside the built-in rules: a table to go to, a folder to lie in."""
+        named = None if self._router is None else self._router.breaches
+        return rules_with_partitions(named, self._partition_columns, mode)
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
@@ -396,7 +423,7 @@ class LogWriter(Questions):
             "lenient",
             evolution=self.config.enable_schema_evolution,
             extra_fields=self._columns,
-            more_rules=self._router.breaches if self._router is not None else None,
+            more_rules=self._more_rules("lenient"),
             rules=self._rules,
         )
 
@@ -438,6 +465,8 @@ class LogWriter(Questions):
             WriterDataQualityError: `fail_fast` is on and the rows do not pass.
         """
         self._check_process()
+        if is_frame(log_rows):
+            return self._quality_of_frame(log_rows, validation_rules)
         read = self._read(log_rows)
         rules = self._rules
         if validation_rules is not None:
@@ -446,18 +475,20 @@ class LogWriter(Questions):
             judged = self._gate.judge(read, rules, max_bytes=self._max_bytes)
         return self._examiner.quality(judged, rules)
 
+    def _quality_of_frame(self, frame: Any, validation_rules: Mapping[str, Any] | None) -> QualityResult:
+        self._check_frames()
+        given: Mapping[str, Any] = self.config.validation_rules
+        if validation_rules is not None:
+            given = _checked_rules(validation_rules, lambda rules: self._frames.check_rules(frame, rules))
+        return self._examiner.passed(self._frames.judge(frame, given, self._examiner.thresholds))
+
     def _given_rules(self, given: Mapping[str, Any], rows: Any) -> RuleSet | None:
         """Rules of a call; columns that only its rows have are known to them."""
-        try:
-            checked = Rules().check(given)
-            return RuleSet(checked, self._columns_with(rows), self._clock.now) if checked else None
-        except ValueError as error:
-            text = str(error) if isinstance(error, RulesError) else f"validation_rules {error}"
-            raise WriterValidationError(
-                text,
-                context={"field": "validation_rules", "problems": getattr(error, "problems", [text])},
-                suggestions=["a rule is a boolean SQL expression over a row's columns, e.g. 'duration_secs >= 0'"],
-            ) from None
+        made: list[RuleSet] = []
+        checked = _checked_rules(
+            given, lambda rules: made.append(RuleSet(rules, self._columns_with(rows), self._clock.now, self._by_spark))
+        )
+        return made[0] if checked else None
 
     def _columns_with(self, rows: Any) -> pa.Schema:
         known = known_columns(self._columns)
@@ -481,6 +512,9 @@ class LogWriter(Questions):
             WriterTableError: the table cannot be read.
         """
         self._check_process()
+        if is_frame(log_rows):
+            self._check_frames()
+            return self._watch.check(self._frames.watched(log_rows))
         read = self._read(log_rows)
         with self._gating:
             rows = self._gate.judge(read, None, max_bytes=self._max_bytes).rows
@@ -505,6 +539,12 @@ class LogWriter(Questions):
         """Close."""
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        """Refused: threads and handles stay in the process that opened them."""
+        raise TypeError(
+            f"a {type(self).__name__} can be neither pickled nor copied; hand on its config, and open a writer from it"
+        )
+
     def __repr__(self) -> str:
         """The table and the producer."""
         return f"{type(self).__name__}({self._log_table.spec.name!r}, producer_id={self._producer_id!r})"
@@ -523,14 +563,15 @@ class LogWriter(Questions):
         told = self._log.warning if result["quarantined_rows"] else self._log.info
         told(
             "{}: {} rows written as version {} (batch {}), {} quarantined{}",
-            result["table_fqn"], result["rows_written"], result["version"], result["batch_id"],
-            result["quarantined_rows"], ", it was there already" if result["already_written"] else "",
+            result["table_fqn"] or ", ".join(result["tables"]),
+            result["rows_written"], result["version"], result["batch_id"], result["quarantined_rows"],
+            ", it was there already" if result["already_written"] else "",
             table=self._log_table.spec.name,
             **{name: result[name] for name in _LOGGED},  # type: ignore[literal-required]  # keys of the result
         )  # fmt: skip
         return result
 
-    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> _Call:
+    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> Call:
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
         return self._submit(encode, producer_id, number, checked=checked, expires=expires)
 
@@ -540,7 +581,7 @@ class LogWriter(Questions):
     def _encoder_of_run(self, execution_result: Any, run_id: str | None) -> Callable[[], Gated]:
         return lambda: self._encode(execution_result_rows(execution_result, run_id), run_id)
 
-    def _wait(self, future: _Call) -> WriteResult:
+    def _wait(self, future: Call) -> WriteResult:
         """Wait for a result. An interrupt gives the call up, and waits until that is settled."""
         try:
             return future.result()
@@ -562,17 +603,15 @@ class LogWriter(Questions):
         patient: bool = False,
         series: Series | None = None,
         replaces: bool = True,
-    ) -> _Call:
+    ) -> Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
         started = self._clock.monotonic()
-        future = _Call()
+        future = Call()
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
-            findings = self._examiner.findings(gated.judged, gated.batch.run_id)
-            if self.config.enable_anomaly_detection:
-                findings = replace(findings, anomalies=self._anomalies_of(gated))
+            findings = self._findings_of(gated)
         except WriterError as error:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
@@ -602,6 +641,8 @@ class LogWriter(Questions):
             wait_secs=None if patient else self.config.queue_timeout_secs,
             series=series,
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
+            gate_secs=self._clock.monotonic() - started,
+            made=_made_files(gated),
         )
         try:
             inner = self._channel.submit(delivery)
@@ -612,21 +653,41 @@ class LogWriter(Questions):
         inner.add_done_callback(lambda done: self._settle(future, done, gated, findings, started))
         return future
 
+    def _findings_of(self, gated: Gated) -> Findings:
+        """What the configuration asks for about the rows; a refusal leaves no file of a frame behind."""
+        known = gated.quality if isinstance(gated, FrameGated) else None
+        try:
+            findings = self._examiner.findings(gated.judged, gated.batch.run_id, known)
+        except WriterError:
+            if isinstance(gated, FrameGated):
+                self._frames.discard(gated)
+            raise
+        if self.config.enable_anomaly_detection:
+            findings = replace(findings, anomalies=self._anomalies_of(gated))
+        return findings
+
     def _anomalies_of(self, gated: Gated) -> AnomalyResult | None:
         """What is unusual about the rows; None where that could not be found out, which fails no write."""
+        rows = _watched_rows(gated)
+        if rows is None:
+            self._log.warning(
+                "{}: anomalies not looked for: the frame has more than {} rows", self._log_table.spec.name, MOST_WATCHED
+            )
+            return None
         try:
-            return self._watch.check(gated.batch.rows)
+            return self._watch.check(rows)
         except WriterError as error:
             self._log.warning("{}: anomalies not looked for: {}", self._log_table.spec.name, error.message)
             return None
 
-    def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
+    def _settle(self, future: Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
         future.delivery = None
         error = done.exception()
         if error is None:
-            if findings.anomalies is not None:
-                self._watch.remember(gated.batch.rows)
+            rows = _watched_rows(gated)
+            if findings.anomalies is not None and rows is not None:
+                self._watch.remember(rows)
             future.set_result(self._result(gated, findings, done.result(), started))
             return
         self._metrics.failed(self._clock.monotonic() - started)
@@ -669,6 +730,8 @@ class LogWriter(Questions):
 
     def _encode(self, rows: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
         """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
+        if is_frame(rows):
+            return self._encode_frame(rows, run_id, made_run_id)
         rows = self._read(rows)
         try:
             gated = self._admit(rows, run_id, made_run_id)
@@ -682,6 +745,26 @@ class LogWriter(Questions):
         for note in gated.notes:
             self._log.warning(note)
         return self._addressed(gated)
+
+    def _encode_frame(self, frame: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
+        """As `_encode`, on the executors of a Spark DataFrame."""
+        self._check_frames()
+        check_run_id(run_id)
+        gated = self._frames.admit(frame, run_id, made_run_id, self._examiner.asked)
+        if gated is None:
+            return self._admit([], run_id, made_run_id)
+        for note in gated.notes:
+            self._log.warning(note)
+        return gated
+
+    def _check_frames(self) -> None:
+        if not self._takes_frames:
+            raise WriterValidationError(
+                "Rows are expected, but a Spark DataFrame was given, which cannot be sent through the service.",
+                suggestions=[
+                    "Give it to LogWriter(spark, config), or send it in parts: write_batches(…) of Arrow batches."
+                ],
+            )
 
     def _read(self, rows: Any) -> Any:
         """The rows, no longer in an iterator."""
@@ -726,12 +809,35 @@ def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
             f"config is a {type(config).__name__}, expected a WriterConfig",
             suggestions=["write WriterConfig(table_schema=…, table_name=…)"],
         )
-    if spark is not None:
-        raise WriterConfigurationError(
-            f"spark is a {type(spark).__name__}, and the Spark engine is not available in this version",
-            suggestions=["leave spark out: LogWriter(config=config) writes the same tables without a JVM"],
-        )
     return config or WriterConfig()
+
+
+def _checked_rules(given: Mapping[str, Any], check: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
+    """Rules of a call, after a check that may raise `RulesError`."""
+    try:
+        checked = Rules().check(given)
+        if checked:
+            check(checked)
+    except ValueError as error:
+        text = str(error) if isinstance(error, RulesError) else f"validation_rules {error}"
+        raise WriterValidationError(
+            text,
+            context={"field": "validation_rules", "problems": getattr(error, "problems", [text])},
+            suggestions=["a rule is a boolean SQL expression over a row's columns, e.g. 'duration_secs >= 0'"],
+        ) from None
+    return checked
+
+
+def _made_files(gated: Gated) -> MadeFiles | None:
+    """Files that hold the accepted rows already."""
+    if not isinstance(gated, FrameGated) or gated.staged is None:
+        return None
+    return MadeFiles(gated.staged, gated.staged_rows)
+
+
+def _watched_rows(gated: Gated) -> pa.Table | None:
+    """The accepted rows as those see them who look for anomalies; None where they are too many."""
+    return gated.watched if isinstance(gated, FrameGated) else gated.batch.rows
 
 
 def _embedded_engine() -> Engine:
@@ -739,6 +845,12 @@ def _embedded_engine() -> Engine:
     from sfwriter.storage.delta_rs import DeltaRsEngine
 
     return DeltaRsEngine()
+
+
+def _spark_engine(spark: Any, config: WriterConfig) -> Engine:
+    from sfwriter.storage.delta_spark import DeltaSparkEngine
+
+    return DeltaSparkEngine(spark, by_name=not config.is_given("warehouse"))
 
 
 def _checked_batch_size(size: Any) -> int:
@@ -751,4 +863,6 @@ def _checked_batch_size(size: Any) -> int:
 
 def _valid_rows(gated: Gated) -> int:
     """Rows that keep the built-in rules: those accepted, less those that `ignore` let pass all the same."""
+    if isinstance(gated, FrameGated):
+        return gated.valid
     return gated.accepted - len({breach.row for breach in gated.breaches})

@@ -2,8 +2,47 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+import sfwriter
+from sfwriter.exceptions import WriterConfigurationError
 
 # A busy machine is slow now and then, which says nothing of what is tested.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+
+# ---------------------------------------------------------------- Spark
+
+SPARK_CONF = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.leafNodeDefaultParallelism": "1",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.catalogImplementation": "in-memory",
+    "spark.ui.showConsoleProgress": "false",
+    # Not UTC: results must not depend on it.
+    "spark.sql.session.timeZone": "America/St_Johns",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dlog4j2.level=ERROR",
+}
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory):
+    """The one SparkSession of the whole run. `REQUIRE_SPARK=1` makes it an error where there can be none."""
+    try:
+        session = sfwriter.spark.session(
+            "sfwriter-tests",
+            "local[2]",
+            **SPARK_CONF,
+            **{"spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark-warehouse"))},
+        )
+    except WriterConfigurationError as error:
+        if os.environ.get("REQUIRE_SPARK", "0") not in ("", "0"):
+            raise
+        pytest.skip(f"no Spark here: {error.message}")
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()

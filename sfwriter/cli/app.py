@@ -62,6 +62,11 @@ INFO_EXAMPLES = """\b
 Example:
   sfwriter info --table analytics.pipeline_logs --warehouse /data/wh --json
 """
+TAKE_OVER_EXAMPLES = """\b
+Examples:
+  sfwriter take-over --table analytics.pipeline_logs --warehouse /data/wh --dry-run
+  sfwriter take-over --table analytics.pipeline_logs --path /data/spark-warehouse/analytics.db/pipeline_logs
+"""
 
 
 class Mode(str, Enum):
@@ -164,6 +169,34 @@ def info(
     from sfwriter.cli import commands
 
     commands.info(table=table, warehouse=warehouse, as_json=as_json)
+
+
+@app.command(name="take-over", epilog=TAKE_OVER_EXAMPLES)
+def take_over(
+    *,
+    table: Table,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            "--path",
+            metavar="PLACE",
+            help="The table's own folder or object-store URL, where it is not WAREHOUSE/SCHEMA/NAME.",
+        ),
+    ] = None,
+    warehouse: Warehouse = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,  # noqa: ARG001  read where errors end
+) -> None:
+    """Take over a Delta log table that SparkForge, or another writer, has made.
+
+    It looks at the table, says what it does, and adds the columns that it lacks. Nothing is rewritten or dropped, and
+    a second run finds nothing to do. What cannot be taken over is an error that says why and what to do; the table is
+    not touched then.
+    """
+    from sfwriter.cli import commands
+
+    commands.take_over(table=table, path=path, warehouse=warehouse, dry_run=dry_run, as_json=as_json)
 
 
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="The service's name.")]

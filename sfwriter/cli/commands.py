@@ -19,15 +19,17 @@ from sfwriter.cli.operations import MIB, loaded
 from sfwriter.cli.progress import duration, progress_on, size
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError
+from sfwriter.maintenance.takeover import take_over as run_take_over
 from sfwriter.modes import WriteMode
 from sfwriter.sources import discover
+from sfwriter.storage.delta_rs import DeltaRsEngine
 from sfwriter.writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sfwriter.backfill import BackfillResult
-    from sfwriter.results import TableInfo
+    from sfwriter.results import TableInfo, TakeOverResult
     from sfwriter.sources import Found
 
 
@@ -76,6 +78,14 @@ def info(*, table: str, warehouse: str | None, as_json: bool) -> None:
     with LogWriter(config=_config(table, warehouse, None)) as writer:
         found = writer.get_table_info()
     print(printed(found) if as_json else _described(found))
+
+
+def take_over(*, table: str, path: str | None, warehouse: str | None, dry_run: bool, as_json: bool) -> None:
+    """Look at a table that others made, add what it lacks, say both."""
+    if path is not None and warehouse is not None:
+        raise _usage("--path and --warehouse both say where the table is", "leave one of them out")
+    found = run_take_over(_config(table, warehouse, None), DeltaRsEngine(), path, dry_run=dry_run)
+    print(printed(found) if as_json else _taken_over(found))
 
 
 # ---------------------------------------------------------------- the writer
@@ -201,6 +211,37 @@ def _summary(result: BackfillResult, config: WriterConfig) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _taken_over(found: TakeOverResult) -> str:
+    lines = [f"{found['table_fqn']} at {found['location']}: {found['row_count']:,} rows"]
+    added, narrower, others = found["columns_added"], found["narrower_columns"], found["other_columns"]
+    if narrower:
+        lines.append("  kept in the table's narrower types (whole numbers beyond them are refused, FLOAT rounds):")
+        lines += [f"    {name}  {kind}" for name, kind in narrower.items()]
+    if others:
+        lines.append(f"  kept, and null in new rows that do not bring them: {', '.join(others)}")
+    lines += [f"  note: {note}" for note in found["notes"]]
+    columns = f"{len(added)} column{'' if len(added) == 1 else 's'}"
+    if not added:
+        lines.append("nothing to do: it has every column already")
+    elif found["dry_run"]:
+        lines.append(f"would add {columns}, null in the rows that are there:")
+    else:
+        lines.append(f"added {columns} as version {found['version']}, null in the rows that are there:")
+    lines += [f"    {name}  {kind}" for name, kind in added.items()]
+    if not found["dry_run"]:
+        lines.append(_opening(found["open_with"]))
+    return "\n".join(lines)
+
+
+def _opening(options: dict[str, str] | None) -> str:
+    if options is None:
+        return (
+            "open it with LogWriter(spark, config) where a catalog knows it; the embedded engine looks at"
+            " <warehouse>/<schema>/<name> only"
+        )
+    return f"open it with LogWriter(config=WriterConfig({', '.join(f'{k}={v!r}' for k, v in options.items())}))"
 
 
 def _described(found: TableInfo) -> str:

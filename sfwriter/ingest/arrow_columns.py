@@ -43,6 +43,11 @@ def simplified(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kept.storage_type)
         return simplified(column)
     if pa.types.is_dictionary(kept):
+        if pa.types.is_string_view(kept.value_type) or pa.types.is_binary_view(kept.value_type):
+            # As polars gives its categories: Arrow decodes no dictionary of views.
+            plain = pa.string() if pa.types.is_string_view(kept.value_type) else pa.binary()
+            kept = pa.dictionary(kept.index_type, plain)
+            column = column.cast(kept)
         return simplified(column.cast(kept.value_type))
     if pa.types.is_run_end_encoded(kept):
         decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]

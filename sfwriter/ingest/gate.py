@@ -38,6 +38,7 @@ from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.jsontext import bounded
 from sfwriter.ingest.kinds import LOG_KINDS
 from sfwriter.ingest.names import TableColumns
+from sfwriter.ingest.narrow import is_kept, without_what_is_beyond
 from sfwriter.ingest.values import broken_text
 from sfwriter.quality.builtin import PHASES, RUN_MODES, Breach, all_among, breaches
 from sfwriter.quality.rules import breaches_of
@@ -46,11 +47,12 @@ from sfwriter.quality.verdict import Judged, Misfit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sfwriter.ingest.encoded import Encoded
+    from sfwriter.ingest.encoded import Encoded, Fault
     from sfwriter.ingest.few import Few
     from sfwriter.quality.rules import Broken, RuleSet
 
     MoreRules = Callable[[pa.Table], Iterable[Breach]]
+    DigestBy = Callable[[pa.Table, list[Fault]], str]
 
 Mode = Literal["strict", "lenient", "ignore"]
 
@@ -145,7 +147,13 @@ class Gate:
         return self.admit(rows, run_id, max_bytes=max_bytes).batch
 
     def admit(
-        self, rows: Any, run_id: str | None = None, *, made_run_id: str | None = None, max_bytes: int | None = None
+        self,
+        rows: Any,
+        run_id: str | None = None,
+        *,
+        made_run_id: str | None = None,
+        max_bytes: int | None = None,
+        digest_by: DigestBy | None = None,
     ) -> Gated:
         """Let the rows of one call through, or refuse them.
 
@@ -154,25 +162,29 @@ class Gate:
             run_id: for the rows that have none of their own.
             made_run_id: for those that have none then; None for a new one. The digest does not see it.
             max_bytes: Arrow bytes that the rows may take; looked at while they are read.
+            digest_by: another digest than `sfwriter.ingest.digest`, of the rows before anything is made up.
 
         Raises:
             WriterSchemaError: `strict`, and a value or a key does not fit; in every mode where two Arrow
-                columns have one name. `validation_errors` has an entry for each value.
+                columns have one name. `validation_errors` has an entry for each row.
             WriterValidationError: it is nothing that holds rows; `strict`, and a row breaks a built-in
                 rule or is no mapping; `ignore`, and a row lacks phase or step_name or is no mapping.
                 `validation_errors` has an entry for each row.
             WriterPerformanceError: the rows take more than `max_bytes`.
         """
-        _check_run_id(run_id)
+        check_run_id(run_id)
         new_run_id = self._new_run_id if made_run_id is None else lambda: made_run_id
         exact = self.mode == "strict"
         if type(rows) is list and self._more_rules is None:
             few = clean_few(rows, self._columns, exact=exact, run_id=run_id, new_run_id=new_run_id, max_bytes=max_bytes)
-            passed = None if few is None else self._passed(few)
+            passed = None if few is None or not is_kept(few.table, self._columns.narrow) else self._passed(few)
             if passed is not None and (self.mode != "lenient" or not passed.judged.broken):
                 return passed
         encoded, table = self._encoded(rows, run_id, max_bytes)
-        digest = digest_of(table, [fault.identity() for fault in encoded.faults])
+        if digest_by is not None:
+            digest = digest_by(table, encoded.faults)
+        else:
+            digest = digest_of(table, [fault.identity() for fault in encoded.faults])
         table, named = _with_run_ids(table, run_id, new_run_id)
         if not exact:
             table = _lowered(table)
@@ -207,6 +219,8 @@ class Gate:
             encoded = encode_table(given, self._columns, exact=exact)
         else:
             encoded = encode_mappings(given, self._columns, exact=exact, max_bytes=max_bytes)
+        if self._columns.narrow:
+            encoded = without_what_is_beyond(encoded, self._columns.narrow)
         return encoded, _with_defaults(encoded, run_id)
 
     def _passed(self, few: Few) -> Gated:
@@ -260,7 +274,8 @@ def _misfits(encoded: Encoded) -> tuple[Misfit, ...]:
     return tuple(Misfit(fault.row, fault.column or "", fault.rule(), bounded(fault.value)) for fault in encoded.faults)
 
 
-def _check_run_id(run_id: object) -> None:
+def check_run_id(run_id: object) -> None:
+    """Raise `WriterValidationError` for a call's run id that is none."""
     if run_id is None:
         return
     if not isinstance(run_id, str) or not run_id.strip() or broken_text(run_id) is not None:

@@ -82,8 +82,8 @@ LOG_KINDS: dict[str, Kind] = {
 def kind_of_field(kept: pa.DataType) -> Kind:
     """The kind of an additional column that the table has, whoever made it.
 
-    Narrow types take what they hold exactly. A type that this library never writes (lists, structs,
-    binary, decimals) takes nothing: its kind turns every value down.
+    Narrow integers take what they hold exactly, FLOAT what it can round. A type that this library never writes
+    (lists, structs, binary, decimals) takes nothing: its kind turns every value down.
     """
     if kept in _OF_TYPE:
         return replace(_OF_TYPE[kept], type=pa.string() if kept == pa.large_string() else kept)
@@ -99,7 +99,7 @@ def kind_of_field(kept: pa.DataType) -> Kind:
 
 
 def _narrow(kind: Kind, kept: pa.DataType, expected: str) -> Kind:
-    """A kind whose values are looked at one by one: Arrow rounds to a narrow float without a word."""
+    """A kind whose values are looked at one by one: Arrow makes infinities of what is beyond a narrow float."""
     return replace(kind, type=kept, expected=expected, native=frozenset(), convert=_narrowed(kind.convert, kept))
 
 
@@ -109,7 +109,8 @@ def _narrowed(convert: Callable[[Any, bool], Any], kept: pa.DataType) -> Callabl
         if isinstance(found, Misfit):
             return found
         try:
-            same = scalar_of(found, kept).as_py() == found or math.isnan(found)
+            same = pa.types.is_floating(kept) and math.isfinite(found) == math.isfinite(scalar_of(found, kept).as_py())
+            same = same or scalar_of(found, kept).as_py() == found
         except (pa.ArrowException, OverflowError):
             same = False
         return found if same else Misfit(f"does not fit in {kept}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sfwriter.ingest.jsontext import bounded
 from sfwriter.ingest.kinds import LOG_KINDS, kind_of_field
+from sfwriter.ingest.narrow import is_narrow_number
 from sfwriter.ingest.values import Misfit
 from sfwriter.schema import LOG_STAMPS
 
@@ -40,16 +41,23 @@ class TableColumns:
     Attributes:
         extras: its columns beside those of the log, in the table's order.
         evolution: whether an unknown key becomes a new column.
+        narrow: columns of the log that the table keeps in a narrower number.
     """
 
     extras: dict[str, Kind]
     evolution: bool
+    narrow: dict[str, pa.DataType] = field(default_factory=dict)
 
     @classmethod
     def of(cls, schema: pa.Schema | None, *, evolution: bool) -> TableColumns:
         """From the table's schema, or only its additional columns; those of the log are known."""
         own = LOG_KINDS.keys() | LOG_STAMPS.keys()
-        return cls({f.name: kind_of_field(f.type) for f in schema or () if f.name not in own}, evolution)
+        fields = schema or ()
+        return cls(
+            {entry.name: kind_of_field(entry.type) for entry in fields if entry.name not in own},
+            evolution,
+            {entry.name: entry.type for entry in fields if entry.name in own and is_narrow_number(entry.type)},
+        )
 
     def kind(self, name: str) -> Kind | None:
         """The kind of a column that the table has, None where it has none of that name."""

@@ -7,7 +7,9 @@ Guarantees: what a result does not have is left out. Only two things are worked 
 Never does: check values or give run ids; that is the gate's.
 
 SparkForge's own classes have carried their facts under several names; `_STEP`, `_RUN` and `_LAYERS` list those
-that are understood. Other attributes are not looked at.
+that are understood. Its reports (`PipelineReport`) keep the moments of their steps as ISO text, and those of its
+first writer keep a step's facts in the blocks `transform`, `write` and `validation`: both are read. Other
+attributes are not looked at.
 """
 
 from __future__ import annotations
@@ -24,19 +26,19 @@ from sfwriter.quality.builtin import PHASES
 RUN_STEP = "__run__"
 """The step name of the row of a run that has no steps."""
 
-_DURATION = ("duration_secs", "duration_seconds", "duration", "execution_time")
-_START = ("start_time", "started_at")
-_END = ("end_time", "ended_at", "completed_at", "finished_at")
+_DURATION = ("duration_secs", "duration_seconds", "duration", "execution_time", "total_duration")
+_START = ("start_time", "started_at", "start_at")
+_END = ("end_time", "ended_at", "completed_at", "finished_at", "end_at")
 _ERROR = ("error_message", "error", "errors")
 
 _STEP = {
     "step_name": ("step_name", "name", "step"),
     "phase": ("phase", "stage", "layer"),
     "step_type": ("step_type",),
-    "table_fqn": ("table_fqn", "output_table"),
+    "table_fqn": ("table_fqn", "output_table", "table_name"),
     "rows_processed": ("rows_processed", "total_rows"),
     "rows_written": ("rows_written",),
-    "validation_rate": ("validation_rate",),
+    "validation_rate": ("validation_rate", "quality_rate"),
     "write_mode": ("write_mode",),
     "input_rows": ("input_rows",),
     "output_rows": ("output_rows",),
@@ -52,9 +54,21 @@ _RUN = {
     "pipeline_id": ("pipeline_id",),
     "schema": ("schema", "schema_name", "target_schema"),
 }
-_CONTEXTS = ("context", "execution_context")
+_MOMENTS = ("run_started_at", "run_ended_at")
+_CONTEXTS = ("context", "execution_context", "run")
 _STEPS = ("step_results", "steps")
-_LAYERS = {"bronze_results": "bronze", "silver_results": "silver", "gold_results": "gold"}
+_LAYERS = {
+    "bronze_results": "bronze", "silver_results": "silver", "gold_results": "gold",
+    "bronze": "bronze", "silver": "silver", "gold": "gold",
+}  # fmt: skip
+_BLOCKS = ("transform", "validation", "write")
+"""Where a step of the first writer's reports has its facts; what two of them tell is the first one's."""
+
+_BLOCK_NAMES = {"write": {"mode": "write_mode"}}
+"""What a block calls otherwise. It tells nothing of the step as a whole: `duration_secs` is that of the block."""
+
+_TOTALS = {"rows_processed": "total_rows_processed", "rows_written": "total_rows_written"}
+"""Of a whole run. SparkForge has 0 in them where nobody counted, so that a 0 tells nothing."""
 
 _SUCCEEDED = frozenset({"completed", "success", "succeeded", "passed", "skipped"})
 _FAILED = frozenset({"failed", "failure", "error", "cancelled", "canceled", "pending", "running", "paused"})
@@ -74,6 +88,8 @@ def execution_result_rows(execution_result: Any, run_id: str | None = None) -> l
     """
     _check_shape(execution_result, "execution_result", (*_CONTEXTS, *_STEPS, *_LAYERS, *_names(_RUN)))
     context = _first(execution_result, _CONTEXTS)
+    if _is_no_context(context, execution_result):
+        context = None
     if context is not None:
         _check_shape(context, "the context of execution_result", _names(_RUN))
     run = _facts_of_run(run_id, context, execution_result)
@@ -97,6 +113,14 @@ def step_result_rows(step_results: Any, context: Any, run_id: str | None = None)
     _check_shape(context, "execution_context", _names(_RUN))
     run = _facts_of_run(run_id, context)
     return [_step_row(name, phase, step, context, run) for name, phase, step in _listed(step_results, "step_results")]
+
+
+def _is_no_context(context: Any, result: Any) -> bool:
+    """Whether a result tells of its run itself, and its `context` is something else.
+
+    SparkForge's engine keeps the frames of the steps there, by their names.
+    """
+    return isinstance(context, Mapping) and not _has(context, _names(_RUN)) and _has(result, _names(_RUN))
 
 
 def _names(columns: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -159,7 +183,7 @@ def _facts_of_run(run_id: str | None, *sources: Any) -> dict[str, Any]:
         for source in sources:
             value = None if source is None else _first(source, names)
             if value is not None:
-                facts[column] = value
+                facts[column] = _moment(value) if column in _MOMENTS else value
                 break
     return facts if run_id is None else {**facts, "run_id": run_id}
 
@@ -173,6 +197,7 @@ def _step_row(name: str | None, phase: str | None, step: Any, context: Any, run:
             context={"given": type(step).__name__, "step_name": name},
             suggestions=["Give the step's result as an object or a mapping, such as sfwriter.models.StepResult."],
         )
+    step = _unfolded(step)
     row = {**run, **{column: value for column, names in _STEP.items() if (value := _first(step, names)) is not None}}
     if name is not None:
         row.setdefault("step_name", name)
@@ -185,14 +210,36 @@ def _step_row(name: str | None, phase: str | None, step: Any, context: Any, run:
     return {**row, **_measures(step), **_outcome(step, context)}
 
 
+def _unfolded(step: Any) -> Any:
+    """A step with the facts of its blocks at the top; one without blocks as it is."""
+    if not isinstance(step, Mapping):
+        return step
+    blocks = [(name, step[name]) for name in _BLOCKS if isinstance(step.get(name), Mapping)]
+    if not blocks:
+        return step
+    flat: dict[str, Any] = {}
+    for name, block in blocks:
+        renamed = _BLOCK_NAMES.get(name, {})
+        for key, value in block.items():
+            if value is not None and key not in (*_DURATION, *_STEP["step_name"], *_STEP["phase"]):
+                flat.setdefault(renamed.get(key, key), value)
+    return {**flat, **{key: value for key, value in step.items() if key not in _BLOCKS}}
+
+
 def _run_row(result: Any, context: Any, run: dict[str, Any]) -> dict[str, Any]:
     times = {**_measures(context), **_measures(result)} if context is not None else _measures(result)
+    metrics = _first(result, ("metrics",))
+    for column, name in _TOTALS.items():
+        total = _first(result, (name,)) or (_first(metrics, (name,)) if metrics is not None else None)
+        if total:
+            times[column] = total
     return {**run, "phase": "pipeline", "step_name": RUN_STEP, **times, **_outcome(result, context)}
 
 
 def _measures(source: Any) -> dict[str, Any]:
     """Start, end and duration; a duration that is not told is the time from start to end."""
-    start, end, duration = _first(source, _START), _first(source, _END), _first(source, _DURATION)
+    start, end = _moment(_first(source, _START)), _moment(_first(source, _END))
+    duration = _first(source, _DURATION)
     timed = duration is None and isinstance(start, datetime) and isinstance(end, datetime)
     if timed and (start.tzinfo is None) == (end.tzinfo is None) and end >= start:
         duration = end - start
@@ -200,6 +247,16 @@ def _measures(source: Any) -> dict[str, Any]:
         duration = duration.total_seconds()
     measures = {"start_time": start, "end_time": end, "duration_secs": duration}
     return {column: value for column, value in measures.items() if value is not None}
+
+
+def _moment(value: Any) -> Any:
+    """A moment that was written as ISO text; what is none is left to the gate."""
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            return value
+    return value
 
 
 def _outcome(source: Any, context: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.maintenance.plan import SORT_COLUMN, compactions, overlap, recompressions, sortings
 from sfwriter.schema import LOG_SCHEMA
+from sfwriter.storage.columns import adopted_schema
 from sfwriter.storage.engine import Checkpoint, History, Survey, Vacuum
 
 if TYPE_CHECKING:
@@ -220,8 +221,10 @@ class Maintainer:
         }
 
     def _validated(self) -> dict[str, Any]:
-        found = {field.name: str(field.type) for field in self._table.stats().schema or ()}
-        expected = {field.name: str(field.type) for field in LOG_SCHEMA}
+        fields = list(self._table.stats().schema or ())
+        found = {field.name: str(field.type) for field in fields}
+        # What a table that was taken over keeps in narrower types is in order.
+        expected = {field.name: str(field.type) for field in adopted_schema(LOG_SCHEMA, fields)}
         differences = [
             {"column": name, "found": found.get(name), "expected": expected.get(name)}
             for name in dict.fromkeys((*expected, *found))

@@ -9,7 +9,7 @@ Never does: decide what happens to a row that breaks one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,12 +47,24 @@ class Rule:
     Attributes:
         column: what the user filed it under.
         text: as results show it.
-        expression: pyarrow's, None for SQL.
+        expression: pyarrow's, None for others.
+        spark: Spark's column, None for others.
     """
 
     column: str
     text: str
     expression: pc.Expression | None = None
+    spark: Any = None
+
+
+class ColumnRules(Protocol):
+    """Works out rules that are Spark columns."""
+
+    def problem(self, column: Any, empty: pa.Table) -> str | None:
+        """What is wrong with a rule: a phrase that continues its text; None where it is one."""
+
+    def kept(self, columns: Sequence[Any], rows: pa.Table) -> list[Any]:
+        """For each column what it says of each row, in the rows' order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +78,27 @@ class Broken:
 class RuleSet:
     """Rules that were checked against the columns that they name. Thread-safe."""
 
-    def __init__(self, given: Mapping[str, Sequence[Any]], schema: pa.Schema, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        given: Mapping[str, Sequence[Any]],
+        schema: pa.Schema,
+        now: Callable[[], datetime],
+        by_spark: ColumnRules | None = None,
+    ) -> None:
         """Check the rules.
 
         Args:
-            given: column to rules: SQL text, `Column`, or pyarrow expressions.
+            given: column to rules: SQL text, `Column`, pyarrow expressions, or Spark's columns.
             schema: all columns that rows may have.
             now: tells what `logged_at` is.
+            by_spark: works Spark's columns out; None where there is no Spark.
 
         Raises:
             RulesError: some do not parse, are not boolean, or name unknown columns; it tells all of them.
         """
         self._empty = schema.empty_table()
         self._now = now
+        self._by_spark = by_spark
         self._sandbox = Sandbox()
         self._used: set[str] = set()
         self.rules = tuple(_rule(column, one) for column, listed in given.items() for one in listed)
@@ -89,8 +109,9 @@ class RuleSet:
         ]
         if problems:
             raise RulesError(problems)
-        self._sql = tuple(rule for rule in self.rules if rule.expression is None)
+        self._sql = tuple(rule for rule in self.rules if rule.expression is None and rule.spark is None)
         self._expressions = tuple(rule for rule in self.rules if rule.expression is not None)
+        self._spark = tuple(rule for rule in self.rules if rule.spark is not None)
 
     @property
     def texts(self) -> list[str]:
@@ -112,8 +133,11 @@ class RuleSet:
         by_sql = self._sandbox.kept([rule.text for rule in self._sql], completed).columns if self._sql else []
         expressions = [rule.expression for rule in self._expressions]
         by_arrow = _projected(completed, expressions).columns if expressions else []
-        sql, arrow = iter(by_sql), iter(by_arrow)
-        kept = [(rule, next(sql if rule.expression is None else arrow)) for rule in self.rules]
+        columns = [rule.spark for rule in self._spark]
+        by_spark = self._by_spark.kept(columns, completed) if columns and self._by_spark is not None else []
+        sql, arrow, spark = iter(by_sql), iter(by_arrow), iter(by_spark)
+        kept = [(rule, next(spark if rule.spark is not None else arrow if rule.expression is not None else sql))
+                for rule in self.rules]  # fmt: skip
         return [Broken(rule, _failing(column)) for rule, column in kept if not _all_true(column)]
 
     def _problem(self, rule: Rule) -> str | None:
@@ -126,8 +150,11 @@ class RuleSet:
                 kind = _projected(self._empty, [rule.expression]).schema.field(0).type
                 self._used |= known
                 return None if pa.types.is_boolean(kind) else f"gives {kind}, and a rule is true or false"
-            if rule.text.startswith("Column<"):
-                return "is a Spark column, which needs the Spark engine; write it as SQL text"
+            if rule.spark is not None:
+                self._used |= known
+                if self._by_spark is None:
+                    return "is a Spark column, which needs the Spark engine; write it as SQL text"
+                return self._by_spark.problem(rule.spark, self._empty)
             names = {name.lower() for name in self._sandbox.columns(rule.text)}
             if names - known:
                 return f"names {', '.join(sorted(names - known))}; the columns are {', '.join(sorted(known))}"
@@ -163,7 +190,15 @@ def breaches_of(broken: Iterable[Broken]) -> Iterator[Breach]:
 def _rule(column: str, given: Any) -> Rule:
     if isinstance(given, (str, Column)):
         return Rule(column, str(given).strip())
-    return Rule(column, str(given), given if isinstance(given, pc.Expression) else None)
+    if isinstance(given, pc.Expression):
+        return Rule(column, str(given), given)
+    return Rule(column, spark_text(given), spark=given)
+
+
+def spark_text(given: Any) -> str:
+    """A Spark column as results show it: as Spark prints it, without the `Column<'…'>` around."""
+    text = str(given)
+    return text[len("Column<'") : -len("'>")] if text.startswith("Column<'") and text.endswith("'>") else text
 
 
 def _projected(rows: pa.Table, expressions: Sequence[Any]) -> pa.Table:

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterError, WriterValidationError
+from sfwriter.runtime.frame_job import is_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,12 @@ class BulkWrite:
             clock: for the duration.
             call: what errors name.
         """
+        if progress is not None and not callable(progress):
+            raise WriterValidationError(
+                f"progress of {call} is a {type(progress).__name__}, expected a function of the result so far",
+                context={"field": "progress"},
+                suggestions=["e.g. progress=lambda result: print(result['rows_written'])"],
+            )
         self._call = call
         self._send = send
         self._hurry = hurry
@@ -119,7 +126,9 @@ class BulkWrite:
 
 
 def _elements(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches of an iterable; the record batches of a table."""
+    """The batches of an iterable; the record batches of a table; a Spark DataFrame is one batch of any size."""
+    if is_frame(batches):
+        return iter([batches])
     if hasattr(batches, "to_batches"):
         return iter(batches.to_batches())
     if isinstance(batches, (str, bytes, dict)) or not hasattr(batches, "__iter__"):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from sfwriter.batch import EncodedBatch, Token
+    from sfwriter.storage.engine import StagedBatch
 
 
 @dataclass(slots=True)
@@ -23,6 +24,21 @@ class Series:
 
     broken: bool = False
     broken_at: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class MadeFiles:
+    """Files of a batch's rows for the log table that somebody staged before the batch was given.
+
+    Attributes:
+        staged: the files.
+        rows: in them.
+        handed: they were offered to a commit: from then on only VACUUM may delete them.
+    """
+
+    staged: StagedBatch
+    rows: int
+    handed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,8 @@ class Delivery:
         wait_secs: how long it waits for memory; None for ever.
         series: what it belongs to; after a refusal nothing more of it is written.
         replaces: names of the tables whose rows it is to replace.
+        gate_secs: what gate, rules and encoding took.
+        made: files that hold the batch's rows for the log table; `batch.rows` is empty then.
     """
 
     batch: EncodedBatch
@@ -55,6 +73,8 @@ class Delivery:
     wait_secs: float | None = None
     series: Series | None = None
     replaces: frozenset[str] = frozenset()
+    gate_secs: float = 0.0
+    made: MadeFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sfwriter.config import WriterConfig
+    from sfwriter.quality.rules import ColumnRules
     from sfwriter.quality.verdict import Judged
     from sfwriter.results import AnomalyResult, QualityResult
 
@@ -45,13 +46,16 @@ class Findings:
     beside: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
-def rules_of(config: WriterConfig, schema: pa.Schema | None, now: Callable[[], datetime]) -> RuleSet | None:
+def rules_of(
+    config: WriterConfig, schema: pa.Schema | None, now: Callable[[], datetime], by_spark: ColumnRules | None = None
+) -> RuleSet | None:
     """The configuration's rules, checked against the columns; None where it has none.
 
     Args:
         config: the options.
         schema: of the table, None where there is no table yet.
         now: the time of a check.
+        by_spark: works out rules that are Spark columns.
 
     Raises:
         WriterConfigurationError: rules that do not parse, are not boolean, or name unknown columns.
@@ -59,7 +63,7 @@ def rules_of(config: WriterConfig, schema: pa.Schema | None, now: Callable[[], d
     if not config.validation_rules:
         return None
     try:
-        return RuleSet(config.validation_rules, known_columns(schema), now)
+        return RuleSet(config.validation_rules, known_columns(schema), now, by_spark)
     except RulesError as error:
         raise WriterConfigurationError(
             str(error),
@@ -84,7 +88,7 @@ class Examiner:
         self._config = config
         self._rules = rules
         self._table = f"{config.table_schema}.{config.quality_table_name}"
-        self._thresholds = Thresholds(config.min_validation_rate, config.max_invalid_rows_percent)
+        self.thresholds = Thresholds(config.min_validation_rate, config.max_invalid_rows_percent)
 
     def quality(self, judged: Judged, rules: RuleSet | None) -> QualityResult:
         """The result for rows that were judged by these rules.
@@ -92,7 +96,19 @@ class Examiner:
         Raises:
             WriterDataQualityError: `fail_fast` is on and they do not pass.
         """
-        found = quality_of(judged, rules, self._thresholds)
+        return self.passed(quality_of(judged, rules, self.thresholds))
+
+    @property
+    def asked(self) -> Thresholds | None:
+        """What the quality of written rows is held against; None where the configuration does not ask for it."""
+        return self.thresholds if self._config.log_data_quality_results or self._config.fail_fast else None
+
+    def passed(self, found: QualityResult) -> QualityResult:
+        """The quality itself.
+
+        Raises:
+            WriterDataQualityError: `fail_fast` is on and the rows do not pass.
+        """
         if self._config.fail_fast and not found["quality_passed"]:
             raise WriterDataQualityError(
                 f"{found['invalid_rows']} of {found['total_rows']} rows are invalid (validation rate "
@@ -107,8 +123,13 @@ class Examiner:
             )
         return found
 
-    def findings(self, judged: Judged, run_id: str) -> Findings:
+    def findings(self, judged: Judged, run_id: str, known: QualityResult | None = None) -> Findings:
         """What the configuration asks to be found out about a batch that is to be written.
+
+        Args:
+            judged: its rows.
+            run_id: that the result names.
+            known: their quality, where it was worked out elsewhere.
 
         Raises:
             WriterDataQualityError: `fail_fast` is on and the rows do not pass.
@@ -116,8 +137,8 @@ class Examiner:
         kept = self._config.log_data_quality_results
         if not kept and not self._config.fail_fast:
             return Findings()
-        found = self.quality(judged, self._rules)
-        if not kept or not judged.rows.num_rows:
+        found = self.quality(judged, self._rules) if known is None else self.passed(known)
+        if not kept or not found["total_rows"]:
             return Findings(quality=found if kept else None)
         return Findings(quality=found, beside={self._table: self._row(found, run_id)})
 

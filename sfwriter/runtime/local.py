@@ -51,6 +51,7 @@ from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables, fault_of
 from sfwriter.runtime.threads import Workers
 from sfwriter.storage.engine import BatchToStage
+from sfwriter.storage.staging import merged_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from sfwriter.flow.limits import FlowLimits
     from sfwriter.flow.vocabulary import Command
     from sfwriter.runtime.channel import Delivery
-    from sfwriter.storage.engine import Table
+    from sfwriter.storage.engine import StagedBatch, Table
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +231,8 @@ class LocalChannel:
             Part(name, rows.num_rows, rows.nbytes, name in delivery.replaces)
             for name, rows in batch.by_table(self._log_table, self._quarantine_table).items()
         ]
+        if delivery.made is not None:
+            parts[-1] = replace(parts[-1], rows=delivery.made.rows)
         return Submitted(
             -1,  # the machine's thread numbers it
             delivery.producer_id,
@@ -324,8 +327,8 @@ class LocalChannel:
             self._books.tickets.pop(held.future, None)
             self._settled(held, command.answer)
         elif isinstance(command, Stage):
-            job, rows = command, self._rows(command.table, command.batches)
-            self._stagers.run(lambda: self._queue.put(self._stage(job, rows)))
+            job, rows, made = command, self._rows(command.table, command.batches), self._made(command)
+            self._stagers.run(lambda: self._queue.put(self._stage(job, rows, made)))
         elif isinstance(command, Commit):
             calls, group = self._tables.of(command.table), command.group
             self._committer.run(lambda: self._queue.put(calls.commit(group)))
@@ -333,8 +336,7 @@ class LocalChannel:
             calls, producers = self._tables.of(command.table), command.producers
             self._committer.run(lambda: self._queue.put(calls.read(producers)))
         elif isinstance(command, Discard):
-            calls, staged = self._tables.of(command.table), command.staged
-            self._committer.run(lambda: calls.discard(staged))
+            self._discard(command.table, command.staged)
 
     def _rows(self, table: str, batches: Iterable[tuple[int, Token]]) -> list[BatchToStage]:
         rows: list[BatchToStage] = []
@@ -343,11 +345,37 @@ class LocalChannel:
             if held is None:
                 continue  # refused since: the machine will ask for the job anew
             batch = held.delivery.batch
-            rows.append(BatchToStage(token, batch.by_table(self._log_table, self._quarantine_table)[table]))
+            found = batch.by_table(self._log_table, self._quarantine_table)[table]
+            if found.num_rows:
+                rows.append(BatchToStage(token, found))
         return rows
+
+    def _made(self, command: Stage) -> list[StagedBatch]:
+        """Files of the job's batches that were staged before they were given."""
+        if command.table != self._log_table:
+            return []
+        held = [self._books.held.get(ticket) for ticket, _ in command.batches]
+        made = [one.delivery.made for one in held if one is not None and one.delivery.made is not None]
+        for one in made:
+            one.handed = True
+        return [one.staged for one in made]
+
+    def _discard(self, table: str, staged: StagedBatch) -> None:
+        """Delete files that the machine gave up, but for those that it could not have made anew."""
+        kept = {
+            file.path
+            for held in self._books.held.values()
+            if held.delivery.made is not None
+            for file in held.delivery.made.staged.files
+        }
+        files = tuple(file for file in staged.files if file.path not in kept)
+        calls, left = self._tables.of(table), replace(staged, files=files)
+        if files:
+            self._committer.run(lambda: calls.discard(left))
 
     def _settled(self, held: _Held, answer: Acknowledged | Refused) -> None:
         delivery = held.delivery
+        unused = isinstance(answer, Refused) or answer.already
         if isinstance(answer, Refused):
             if answer.reason is Reason.PREDECESSOR and delivery.alone and delivery.sequence is None:
                 # Nobody asked for an order: it takes the number that came free.
@@ -359,6 +387,8 @@ class LocalChannel:
             self._refuse(held, answer)
         else:
             held.future.set_result(Receipt(answer.token, answer.version, answer.already, answer.beside))
+        if unused and delivery.made is not None and not delivery.made.handed:
+            self._discard(self._log_table, delivery.made.staged)
         if held.let_in is not None:
             held.let_in.set()
         with self._changed:
@@ -397,13 +427,14 @@ class LocalChannel:
 
     # ------------------------------------------------------------ on other threads
 
-    def _stage(self, command: Stage, rows: list[BatchToStage]) -> Event:
-        if not rows:
+    def _stage(self, command: Stage, rows: list[BatchToStage], made: list[StagedBatch]) -> Event:
+        if not rows and not made:
             return StagingFailed(
                 command.job, Fault(RuntimeError("every batch of the job was given up"), retriable=True)
             )
         try:
-            return Staged(command.job, self._tables.of(command.table).table.stage(rows))
+            staged = [self._tables.of(command.table).table.stage(rows)] if rows else []
+            return Staged(command.job, merged_batches([*staged, *made]))
         except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
             return StagingFailed(command.job, fault_of(error))
 

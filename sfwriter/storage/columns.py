@@ -16,11 +16,12 @@ from sfwriter.dictionaries import is_encoded, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sfwriter.storage.engine import TableSpec
 
 _TIMESTAMP = pa.timestamp("us", "UTC")
+_NAIVE = pa.timestamp("us")
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
@@ -40,6 +41,46 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def is_narrower(kept: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a table that others made may keep a column of the type `wanted` in the type `kept`.
+
+    Counts in narrower integers (those that fit), durations and rates in FLOAT (rounded to its 24 bits), moments
+    without a zone (in UTC). Everything else would change what a value means.
+    """
+    if wanted == pa.int64():
+        return bool(pa.types.is_signed_integer(kept)) and kept != wanted
+    return bool((wanted == pa.float64() and kept == pa.float32()) or (wanted == _TIMESTAMP and kept == _NAIVE))
+
+
+def adopted_schema(wanted: pa.Schema, table: Iterable[pa.Field]) -> pa.Schema:
+    """The columns wanted, each in the narrower type that the table keeps it in, where it does."""
+    kept = {column.name: column.type for column in table}
+    return pa.schema(
+        [
+            column.with_type(kept[column.name])
+            if column.name in kept and is_narrower(kept[column.name], column.type)
+            else column
+            for column in wanted
+        ]
+    )
+
+
+def in_kept_type(column: pa.ChunkedArray, kept: pa.DataType) -> pa.ChunkedArray:
+    """A column in the narrower type that its table keeps it in.
+
+    Raises:
+        pa.ArrowInvalid: a whole number is beyond the type, or a number beyond a FLOAT.
+    """
+    made = column.cast(kept)
+    if pa.types.is_floating(kept):
+        import pyarrow.compute as pc  # 30 ms at import, and few tables have such columns
+
+        beyond = pc.and_(pc.is_inf(made), pc.is_finite(column))
+        if pc.any(beyond).as_py():
+            raise pa.ArrowInvalid(f"a value is beyond {kept}")
+    return made
+
+
 def schema_texts(schema: pa.Schema) -> dict[str, str]:
     """Column to type, as errors show it."""
     return {column.name: str(plain(column.type)) for column in schema}
@@ -55,7 +96,7 @@ def check_writable(schema: pa.Schema, spec: TableSpec) -> None:
             problem = f"differs from {clash!r} only in upper and lower case"
         elif not column.name or any(sign in column.name for sign in " ,;{}()\n\t=") or not _is_text(column.name):
             problem = "has a name that Delta does not allow (none of ` ,;{}()=`, tabs and line breaks)"
-        elif not _holds(column.type):
+        elif not _holds(column.type) and not (column.type == _NAIVE and _has_naive(spec, column.name)):
             problem = f"is {column.type}, which Delta cannot hold"
         if problem:
             raise WriterSchemaError(
@@ -66,6 +107,11 @@ def check_writable(schema: pa.Schema, spec: TableSpec) -> None:
                 suggestions=["Rename the column." if "type" not in problem else "Convert it to a type of the table."],
                 code="unwritable_column",
             )
+
+
+def _has_naive(spec: TableSpec, name: str) -> bool:
+    """Whether the table keeps this column without a zone: only those that others made do."""
+    return name in spec.schema.names and bool(spec.schema.field(name).type == _NAIVE)
 
 
 def _is_text(name: str) -> bool:

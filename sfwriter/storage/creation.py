@@ -14,6 +14,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from deltalake import DeltaTable
 
 from sfwriter.exceptions import WriterTableError
@@ -72,7 +73,11 @@ def create_table(spec: TableSpec, disk: LogDisk) -> DeltaTable:
 
 def properties_of(spec: TableSpec) -> dict[str, str | None]:
     """The properties of a new table."""
-    statistics = [name for name in spec.statistics_columns if name in spec.schema.names]
+    statistics = [
+        name for name in spec.statistics_columns if name in spec.schema.names and name not in spec.partition_columns
+    ]
+    # Spark refuses every change of a table's columns where a column is named that it cannot skip by.
+    statistics = [name for name in statistics if can_be_skipped_by(spec.schema.field(name).type)]
     return {
         # Named, not counted: Delta's default of the first 32 columns makes every commit dearer.
         "delta.dataSkippingStatsColumns": ",".join(statistics),
@@ -83,6 +88,19 @@ def properties_of(spec: TableSpec) -> dict[str, str | None]:
         "delta.logRetentionDuration": "interval 7 days",
         "sfwriter.layout": _LAYOUT,
     }
+
+
+def can_be_skipped_by(kind: pa.DataType) -> bool:
+    """Whether Delta on Spark takes a column of this type for data skipping."""
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+    )
 
 
 def _interval(days: float) -> str:

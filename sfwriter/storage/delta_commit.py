@@ -114,7 +114,7 @@ class Committer:
         """One Delta transaction, ending as `sfwriter.storage.engine` says."""
         table = self._evolved(group)
         self._compare(table, group)
-        actions = self._actions(table, group)
+        actions = [_add_action(file) for file in self._files(table, group)]
         before = table.version()
         try:
             table.create_write_transaction(
@@ -131,6 +131,10 @@ class Committer:
             if not is_foreign(error):
                 raise
             version = self._looked_up(group, before, error)
+        return self._landed(table, group, version)
+
+    def _landed(self, table: DeltaTable, group: CommitGroup, version: int) -> CommitReceipt:
+        """What is to be done once the group is visible."""
         try:
             self._disk.settle(version)
         except OSError as error:
@@ -204,14 +208,18 @@ class Committer:
                     f" and the plan is built on {advance.after}."
                 )
 
-    def _actions(self, table: DeltaTable, group: CommitGroup) -> list[AddAction]:
+    def _files(self, table: DeltaTable, group: CommitGroup, *, partitioned: bool = True) -> list[StagedFile]:
+        """The group's files, each of which is there and as it was staged.
+
+        `partitioned`: they must lie as the table is partitioned.
+        """
         partitions = set(table.metadata().partition_columns)
         oldest_ms = self._oldest_ms(table)
         lost = []
-        actions = []
+        files = []
         for position, staged in enumerate(group.staged):
             for file in staged.files:
-                if set(file.partition_values) != partitions:
+                if partitioned and set(file.partition_values) != partitions:
                     clash = partition_clash(self._spec, sorted(file.partition_values), sorted(partitions))
                     clash.context["positions"] = (position,)
                     raise clash
@@ -220,10 +228,10 @@ class Committer:
                 if facts is None or facts.size_bytes != file.size_bytes or facts.modified_ms < oldest_ms:
                     lost.append(position)
                     break
-                actions.append(_add_action(file))
+                files.append(file)
         if lost:
             raise StagedFilesLost(f"Staged files of {self._spec.name} are missing, changed or too old.", tuple(lost))
-        return actions
+        return files
 
     def _oldest_ms(self, table: DeltaTable) -> float:
         retention_ms = retention_of_ms(table.metadata().configuration.get("delta.deletedFileRetentionDuration"))
@@ -262,13 +270,17 @@ class Committer:
         if version is not None:
             _log.warning("Commit %s of %s landed, and raised all the same: %s", version, self._spec.name, error)
             return version
+        raise self._outcome(error) from error
+
+    def _outcome(self, error: BaseException) -> Exception:
+        """What is to be said of a commit that raised this and was not found in the log."""
         if _is_refusal(error):
             # delta-rs met a rival's commit at every version that it tried, so nothing of this one is under way.
-            raise CommitConflict(first_words(error)) from error
+            return CommitConflict(first_words(error))
         if local_root(self._spec.location) is None or not isinstance(error, Exception):
-            raise CommitUnknown(first_words(error)) from error
+            return CommitUnknown(first_words(error))
         # On a local disk the calls that failed have ended: what is not there now will not come.
-        raise log_error(error, "commit to", self._spec) from error
+        return log_error(error, "commit to", self._spec)
 
     def _checkpoint_quietly(self, table: DeltaTable) -> None:
         """The commit has landed: nothing that fails here may turn it into an error."""

@@ -36,24 +36,36 @@ _COLUMN_FEATURES = {
 
 def check_writable_table(table: DeltaTable, spec: TableSpec) -> None:
     """Raise `WriterTableError` where an append by this engine would break the table, or its rows' promises."""
+    refused = features_in_the_way(table)
+    if refused:
+        raise unsupported(refused, "write to", spec)
+
+
+def features_in_the_way(table: DeltaTable) -> set[str]:
+    """What the table uses that whole files written by pyarrow would break; empty where nothing is in the way."""
     protocol = table.protocol()
     refused = set(protocol.writer_features or ()) - _HARMLESS
     refused |= set(protocol.reader_features or ()) - _READABLE
     if protocol.min_writer_version > 7 or protocol.min_reader_version > 3:
         refused.add(f"protocol {protocol.min_reader_version}/{protocol.min_writer_version}")
     refused.update(_in_use(table))
-    if refused:
-        raise unsupported(refused, "write to", spec)
+    return refused
 
 
 def check_readable_table(table: DeltaTable, spec: TableSpec) -> None:
     """Raise `WriterTableError` where this engine would read or count wrong rows."""
+    refused = unreadable_features(table)
+    if refused:
+        raise unsupported(refused, "read", spec)
+
+
+def unreadable_features(table: DeltaTable) -> set[str]:
+    """What the table uses that its list of files alone does not tell; empty where there is nothing of the kind."""
     protocol = table.protocol()
     refused = set(protocol.reader_features or ()) - _READABLE
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         refused.add("columnMapping")
-    if refused:
-        raise unsupported(refused, "read", spec)
+    return refused
 
 
 def _in_use(table: DeltaTable) -> Iterable[str]:

@@ -64,6 +64,9 @@ _LEFTOVER = ".*.tmp"
 class DeltaMaintainer:
     """Carries out actions on one table. Thread-safe: they take turns."""
 
+    _rivals: type[Exception] = CommitFailedError
+    """What a rewriting raises that another writer was in the way of; nothing landed then."""
+
     def __init__(self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, clock: Clock) -> None:
         """Touch nothing yet."""
         self._spec = spec
@@ -180,7 +183,7 @@ class DeltaMaintainer:
             with reported_by_delta("optimize", self._spec):
                 try:
                     figures = self._rewrite(table, action)
-                except CommitFailedError as error:
+                except self._rivals as error:
                     if attempt + 1 < _CONFLICT_TRIES:
                         continue  # another writer was in the way, and nothing landed: look again
                     raise WriterTableError(
@@ -210,8 +213,15 @@ class DeltaMaintainer:
 
     def _vacuum(self, action: Vacuum) -> Mapping[str, Any]:
         table = self._opened()
+        deleted = self._delete_files(table, action)
+        if action.full and self._root is not None:
+            deleted = [*deleted, *self._swept(self._root, action)]
+        version = table.version() if action.dry_run else self._settled()
+        return {"files_deleted": sorted(deleted), "version": version}
+
+    def _delete_files(self, table: DeltaTable, action: Vacuum) -> list[str]:
         with reported_by_delta("vacuum", self._spec):
-            deleted = table.vacuum(
+            return table.vacuum(
                 # Whole hours, never fewer than asked for.
                 retention_hours=-int(-action.retention_hours // 1),
                 dry_run=action.dry_run,
@@ -219,10 +229,6 @@ class DeltaMaintainer:
                 full=action.full,
                 post_commithook_properties=_NO_HOOKS,
             )
-        if action.full and self._root is not None:
-            deleted = [*deleted, *self._swept(self._root, action)]
-        version = table.version() if action.dry_run else self._settled()
-        return {"files_deleted": sorted(deleted), "version": version}
 
     def _swept(self, root: Path, action: Vacuum) -> list[str]:
         """What writers that were killed left under hidden names."""

@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterTableError
-from sfwriter.storage.columns import columns_to_add
+from sfwriter.storage.adding import add_columns
+from sfwriter.storage.columns import adopted_schema, columns_to_add
 from sfwriter.storage.creation import create_table
 from sfwriter.storage.delta_commit import Committer, LogMemory, partition_clash
 from sfwriter.storage.delta_features import check_writable_table
 from sfwriter.storage.delta_log import DeltaHandle, LogDisk, TableIdentity, open_table
 from sfwriter.storage.delta_maintain import DeltaMaintainer
 from sfwriter.storage.delta_read import arrow_schema, scan_table, stats_of
-from sfwriter.storage.engine import Checkpoint, TableStats, Watermark
+from sfwriter.storage.engine import AddColumns, Checkpoint, TableStats, Watermark
 from sfwriter.storage.faults import reported_by_delta
 from sfwriter.storage.staging import discard_files, stage_batches
 
@@ -62,16 +63,27 @@ class DeltaRsTable:
         self._identity = TableIdentity(spec)
         self._disk = LogDisk(spec)
         self._memory = LogMemory()
-        self._committer = Committer(spec, self._identity, self._disk, self._memory, clock)
+        self._committer = self._make_committer()
         # A handle of its own: a look-up must not wait behind a commit that hangs.
         self._looker = DeltaHandle(spec, self._identity, clock)
-        self._maintainer = DeltaMaintainer(spec, self._identity, self._disk, clock)
+        self._maintainer = self._make_maintainer()
         self._commit_lock = threading.Lock()
         self._look_lock = threading.Lock()
 
+    def _make_committer(self) -> Committer:
+        return Committer(self._spec, self._identity, self._disk, self._memory, self._clock)
+
+    def _make_maintainer(self) -> DeltaMaintainer:
+        return DeltaMaintainer(self._spec, self._identity, self._disk, self._clock)
+
     @property
     def spec(self) -> TableSpec:
-        """What it was opened with; after `ensure()` with the table's own partition columns."""
+        """What it was opened with; after `ensure()` with the table's own partition columns and narrower types."""
+        return self._spec
+
+    @property
+    def staging_spec(self) -> TableSpec:
+        """By which rows may be staged elsewhere, after `ensure()`."""
         return self._spec
 
     # ------------------------------------------------------------ writer
@@ -106,6 +118,9 @@ class DeltaRsTable:
 
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
         """Stream the visible rows, in no particular order, in the table's types."""
+        return scan_table(self._readable(), self._spec, columns, predicate)
+
+    def _readable(self) -> DeltaTable:
         table = self._opened()
         if table is None:
             raise WriterTableError(
@@ -114,12 +129,12 @@ class DeltaRsTable:
                 suggestions=["Write to it first, or correct the name."],
                 code="table_missing",
             )
-        return scan_table(table, self._spec, columns, predicate)
+        return table
 
     def stats(self) -> TableStats:
         """From the log alone."""
         table = self._opened()
-        return TableStats(exists=False) if table is None else stats_of(table, self._spec)
+        return TableStats(exists=False) if table is None else self._stats_of(table)
 
     def _opened(self) -> DeltaTable | None:
         table = open_table(self._spec, with_files=True)
@@ -135,12 +150,19 @@ class DeltaRsTable:
             if table is None:
                 table = create_table(self._spec, self._disk)
                 self._identity.check(table)
-            check_writable_table(table, self._spec)
+            self._check_writable(table)
             self._adopt_partitions(tuple(table.metadata().partition_columns))
+            self._spec = replace(self._spec, schema=adopted_schema(self._spec.schema, arrow_schema(table)))
             # For a comparison of types alone: nothing is said yet of nulls.
             filled = pa.schema([field.with_nullable(False) for field in self._spec.schema])
             columns_to_add(arrow_schema(table), {0: filled}, self._spec)
-            return stats_of(table, self._spec)
+            return self._stats_of(table)
+
+    def _check_writable(self, table: DeltaTable) -> None:
+        check_writable_table(table, self._spec)
+
+    def _stats_of(self, table: DeltaTable) -> TableStats:
+        return stats_of(table, self._spec)
 
     def _adopt_partitions(self, found: tuple[str, ...]) -> None:
         if self._spec.partition_columns and self._spec.partition_columns != found:
@@ -152,4 +174,7 @@ class DeltaRsTable:
         if isinstance(action, Checkpoint):
             with self._commit_lock:
                 return {"version": self._committer.checkpoint()}
+        if isinstance(action, AddColumns):
+            with self._commit_lock:
+                return add_columns(self._spec, self._identity, self._disk, action)
         return self._maintainer.run(action)

@@ -186,7 +186,10 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class TableStats:
-    """What the log tells of a table without reading a data file. `exists` False: all else is empty."""
+    """What the log tells of a table without reading a data file. `exists` False: all else is empty.
+
+    `road` and `road_reason`: the way that rows take into the table, and why, as `get_table_info` tells them.
+    """
 
     exists: bool
     version: int = -1
@@ -197,6 +200,8 @@ class TableStats:
     partition_columns: tuple[str, ...] = ()
     last_modified_ms: int | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    road: str = "in_place"
+    road_reason: str = "staged files are committed as they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +292,22 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class AddColumns:
+    """An action: add the columns that the table lacks, nullable. Nothing else of it changes.
+
+    Figures: `refused` (what the table uses and this engine cannot write to; nothing is added then), `added`
+    (names, also of a dry run), `version`. It creates no table.
+
+    Attributes:
+        columns: that the table is to have. Those that it has are left as they are, whatever their types.
+        dry_run: only say what would be added.
+    """
+
+    columns: pa.Schema
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version of a table; None where the log no longer tells."""
 
@@ -361,8 +382,9 @@ class TableMaintainer(Protocol):
     def ensure(self) -> TableStats:
         """Create the table of the spec where there is none, and say what is there.
 
-        A spec without partition columns takes those of a table that exists: `spec` names them from
-        then on. So whoever stages elsewhere takes the table's `spec` after this call.
+        A spec without partition columns takes those of a table that exists, and each column takes the
+        narrower type that the table keeps it in (`sfwriter.storage.columns.is_narrower`): `spec` names them
+        from then on. So whoever stages elsewhere takes the table's `spec` after this call.
 
         Raises:
             WriterSchemaError: a column of the spec has another type in the table.
@@ -379,7 +401,7 @@ class Table(TableWriter, TableReader, TableMaintainer, Protocol):
 
     @property
     def spec(self) -> TableSpec:
-        """What it was opened with; after `ensure()` with the table's own partition columns."""
+        """What it was opened with; after `ensure()` with the table's own partition columns and narrower types."""
 
 
 class Engine(Protocol):

@@ -9,6 +9,7 @@ Never does: write a file; survive its process.
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,9 @@ import pyarrow.compute as pc
 from sfwriter.clock import SystemClock
 from sfwriter.dictionaries import plain_table
 from sfwriter.exceptions import WriterSchemaError, WriterTableError
-from sfwriter.storage.columns import check_writable, columns_to_add, with_null_marks
+from sfwriter.storage.columns import adopted_schema, check_writable, columns_to_add, with_null_marks
 from sfwriter.storage.engine import (
+    AddColumns,
     Checkpoint,
     CommitConflict,
     CommitReceipt,
@@ -205,6 +207,7 @@ class MemoryTable:
             if stored is None:
                 return TableStats(exists=False)
             parts = [self._warehouse.files[f"{self._spec.location}/{path}"] for path in stored.files]
+            hours = max(1, math.ceil(self._spec.producer_retention_days * 24))
             return TableStats(
                 exists=True,
                 version=stored.version,
@@ -214,6 +217,7 @@ class MemoryTable:
                 schema=stored.schema,
                 partition_columns=stored.partition_columns,
                 last_modified_ms=stored.changed_ms,
+                properties={"delta.setTransactionRetentionDuration": f"interval {hours} hours"},
             )
 
     def ensure(self) -> TableStats:
@@ -240,6 +244,7 @@ class MemoryTable:
                     suggestions=["Set `partition_columns` to the table's own, or leave it empty."],
                     code="partition_clash",
                 )
+            self._spec = replace(self._spec, schema=adopted_schema(self._spec.schema, stored.schema))
             filled = pa.schema([entry.with_nullable(False) for entry in self._spec.schema])
             columns_to_add(stored.schema, {0: filled}, self._spec)
             self._spec = replace(self._spec, partition_columns=stored.partition_columns)
@@ -249,6 +254,8 @@ class MemoryTable:
         """Carry out an action. There is nothing to delete here: VACUUM finds no file that is old."""
         with self._warehouse.lock:
             stored = self._existing()
+            if isinstance(action, AddColumns):
+                return self._add_columns(stored, action)
             if isinstance(action, Survey):
                 return self._survey(stored, action.ranges_of)
             if isinstance(action, History):
@@ -260,6 +267,14 @@ class MemoryTable:
             if isinstance(action, Checkpoint):
                 return {"version": stored.version}
         raise unknown_action(action, self._spec)
+
+    def _add_columns(self, stored: _Stored, action: AddColumns) -> Mapping[str, Any]:
+        known = {name.lower() for name in stored.schema.names}
+        new = [column for column in action.columns if column.name.lower() not in known]
+        if new and not action.dry_run:
+            stored.schema = pa.schema([*stored.schema, *(column.with_nullable(True) for column in new)])
+            self._next_version(stored, "ADD COLUMN", {})
+        return {"refused": [], "added": [column.name for column in new], "version": stored.version}
 
     def _survey(self, stored: _Stored, ranges_of: str | None) -> Mapping[str, Any]:
         groups: dict[tuple[tuple[str, str, str], ...], list[pa.Table]] = {}

@@ -129,3 +129,25 @@ class _Parser:
 
     def _unknown(self) -> ValueError:
         return ValueError(f"Not known in a predicate, near part {self._at}: {self._text!r}")
+
+
+def in_spark_sql(text: str) -> str:
+    """The predicate as Spark SQL says it: other quotes for columns, and no escape that a text could end by.
+
+    Raises ValueError for what `parse_predicate` does not know either.
+    """
+    said = []
+    end = 0
+    while text[end:].strip():
+        found = _TOKEN.match(text, end)
+        if found is None or found.lastgroup is None:
+            raise ValueError(f"Not known in a predicate: {text[end:]!r}")
+        value = found[found.lastgroup]
+        if found.lastgroup == "column":
+            value = "`" + value[1:-1].replace('""', '"').replace("`", "``") + "`"
+        elif found.lastgroup == "text":
+            plain = value[1:-1].replace("''", "'")
+            value = "'" + plain.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        said.append(value)
+        end = found.end()
+    return " ".join(said)

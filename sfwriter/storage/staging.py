@@ -23,7 +23,8 @@ from sfwriter.arrays import array_of, scalar_of
 from sfwriter.clock import SystemClock
 from sfwriter.dictionaries import alike, plain_column, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
-from sfwriter.storage.columns import check_writable, with_null_marks
+from sfwriter.ingest.partitions import NULL_PARTITION, names_folder
+from sfwriter.storage.columns import check_writable, in_kept_type, is_narrower, with_null_marks
 from sfwriter.storage.engine import StagedBatch, StagedFile
 from sfwriter.storage.faults import reported
 from sfwriter.storage.place import Place, place_of
@@ -41,7 +42,6 @@ ROW_GROUP_ROWS = 131_072
 _LEAST_GROUP_ROWS = 4_096
 """Row groups below it cost more in headers and lost compression than an overshoot of the file size."""
 
-_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
@@ -81,6 +81,39 @@ def discard_files(spec: TableSpec, staged: StagedBatch) -> None:
             place.remove(file.path)
 
 
+def merged_batches(parts: Sequence[StagedBatch], spec: TableSpec | None = None) -> StagedBatch:
+    """Files of several stagings as those of one, in their order. There is at least one.
+
+    Raises:
+        WriterSchemaError: a column has another type in one of them than in those before.
+    """
+    if len(parts) < 2:
+        return parts[0]
+    schemas = [staged_schema(part) for part in parts]
+    fields: dict[str, pa.Field] = {}
+    for schema in schemas:
+        for column in schema:
+            known = fields.setdefault(column.name, column)
+            if known.type != column.type:
+                raise WriterSchemaError(
+                    f"Column {column.name!r} is {known.type} in some of the files, and {column.type} in others.",
+                    context={"table": None if spec is None else spec.name, "column": column.name},
+                    suggestions=[f"Give {column.name!r} one type in every row."],
+                    code="type_clash",
+                )
+    whole = pa.schema(
+        [
+            column.with_nullable(any(_may_be_null(schema, column.name) for schema in schemas))
+            for column in fields.values()
+        ]
+    )
+    return StagedBatch(tuple(file for part in parts for file in part.files), whole.serialize().to_pybytes())
+
+
+def _may_be_null(schema: pa.Schema, name: str) -> bool:
+    return name not in schema.names or bool(schema.field(name).nullable)
+
+
 # ---------------------------------------------------------------- columns
 
 
@@ -104,12 +137,28 @@ def _part(spec: TableSpec, batch: BatchToStage, column: pa.Field, now: Any) -> p
     count = batch.rows.num_rows
     stamp = spec.stamps.get(column.name)
     if stamp is not None:
-        value = now if stamp == "time" else scalar_of(_stamp(stamp, batch), column.type)
+        value = now.cast(column.type) if stamp == "time" else scalar_of(_stamp(stamp, batch), column.type)
         return pa.chunked_array([pa.repeat(value, count)])
     position = batch.rows.schema.get_field_index(column.name)
     if position < 0 or pa.types.is_null(batch.rows.schema.field(position).type):
         return pa.chunked_array([pa.nulls(count, column.type)])
-    return batch.rows.column(position)
+    found = batch.rows.column(position)
+    return _kept(spec, batch, column, found) if is_narrower(column.type, plain_type(found.type)) else found
+
+
+def _kept(spec: TableSpec, batch: BatchToStage, column: pa.Field, found: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in the narrower type that a table keeps it in which others made."""
+    try:
+        return in_kept_type(found, column.type)
+    except pa.ArrowInvalid as error:
+        raise WriterSchemaError(
+            f"Column {column.name!r} of {spec.name} is {column.type}, and batch {batch.token} brings values beyond it.",
+            expected_schema={column.name: str(column.type)},
+            actual_schema={column.name: str(found.type)},
+            context={"table": spec.name, "column": column.name, "batch_id": str(batch.token)},
+            suggestions=[f"Send values that fit in {column.type}, or write to a table of wider types."],
+            code="out_of_range",
+        ) from error
 
 
 def _joined(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -135,7 +184,7 @@ def _schema_of(spec: TableSpec, batches: Sequence[BatchToStage]) -> pa.Schema:
                 continue
             kept = plain_type(column.type)
             known = kinds.setdefault(column.name, kept)
-            if not known.equals(kept):
+            if not known.equals(kept) and not is_narrower(known, kept):
                 raise WriterSchemaError(
                     f"Column {column.name!r} of {spec.name} is {known}, and batch {batch.token} brings {kept}.",
                     expected_schema={name: str(kind) for name, kind in kinds.items()},
@@ -190,7 +239,7 @@ def _partition_text(spec: TableSpec, column: str, value: object) -> str | None:
         return "true" if value else "false"
     text = str(value)
     # A datetime is a date to Python: the type itself decides.
-    if type(value) in (str, int, date) and _SAFE.fullmatch(text) and text != _NULL_PARTITION:
+    if type(value) in (str, int, date) and names_folder(column, text):
         return text
     raise WriterValidationError(
         f"Value {text[:100]!r} of partition column {column!r} of {spec.name} cannot name a folder.",
@@ -208,7 +257,7 @@ def _write_all(spec: TableSpec, parts: Sequence[tuple[dict[str, str | None], pa.
     with ExitStack() as undo:
         files = []
         for values, rows in parts:
-            folder = "".join(f"{name}={_NULL_PARTITION if value is None else value}/" for name, value in values.items())
+            folder = "".join(f"{name}={NULL_PARTITION if value is None else value}/" for name, value in values.items())
             writer = _PartWriter(spec, place, folder, values)
             start, most = 0, rows_of_file(spec, rows.num_rows)
             while start < rows.num_rows:

@@ -75,7 +75,7 @@ def _value(part: Any, which: str, kind: pa.DataType) -> Any:
 
 def _low(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_timestamp(kind):
-        return _timestamp(value // 1000)
+        return _timestamp(value // 1000, kind)
     if isinstance(value, str):
         return value[:STRING_PREFIX]
     return _simple(value)
@@ -83,7 +83,7 @@ def _low(value: Any, kind: pa.DataType) -> Any:
 
 def _high(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_timestamp(kind):
-        return _timestamp(-(-value // 1000))
+        return _timestamp(-(-value // 1000), kind)
     if isinstance(value, str):
         return value if len(value) <= STRING_PREFIX else rounded_up(value[:STRING_PREFIX])
     return _simple(value)
@@ -97,13 +97,13 @@ def _simple(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else None
 
 
-def _timestamp(milliseconds: int) -> str | None:
-    """ISO text in UTC, None outside the years that it can tell."""
+def _timestamp(milliseconds: int, kind: pa.DataType) -> str | None:
+    """ISO text, in UTC where the column has a zone; None outside the years that it can tell."""
     try:
         moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         return None
-    return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}{'Z' if kind.tz else ''}"
 
 
 def rounded_up(prefix: str) -> str | None:

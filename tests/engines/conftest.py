@@ -18,6 +18,7 @@ from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.schema import LOG_SCHEMA, LOG_STAMPS, LOW_CARDINALITY, STATISTICS_COLUMNS, TIMESTAMP
 from sfwriter.storage.delta_rs import DeltaRsEngine
+from sfwriter.storage.delta_spark import DeltaSparkEngine
 from sfwriter.storage.engine import Advance, BatchToStage, CommitGroup, Mark, TableSpec
 from sfwriter.testing import MemoryEngine, MemoryWarehouse
 
@@ -133,12 +134,27 @@ class DeltaRsLab(Lab):
         Path(spec.location, path).unlink()
 
 
-LABS = {lab.name: lab for lab in (MemoryLab, DeltaRsLab)}
+class DeltaSparkLab(DeltaRsLab):
+    name = "delta-spark"
+
+    def __init__(self, folder: Path, spark) -> None:
+        super().__init__(folder)
+        self.spark = spark
+
+    def engine(self, clock=None):
+        return DeltaSparkEngine(self.spark, clock or SystemClock())
 
 
-@pytest.fixture(params=list(LABS))
+LABS = {lab.name: lab for lab in (MemoryLab, DeltaRsLab, DeltaSparkLab)}
+
+
+@pytest.fixture(
+    params=[name if name != "delta-spark" else pytest.param(name, marks=pytest.mark.spark) for name in LABS]
+)
 def lab(request, tmp_path):
     """Each engine in turn."""
+    if request.param == "delta-spark":
+        return DeltaSparkLab(tmp_path, request.getfixturevalue("spark"))
     return LABS[request.param](tmp_path)
 
 

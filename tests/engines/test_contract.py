@@ -130,13 +130,13 @@ def test_joining_files_keeps_rows_numbers_and_marks(lab):
     table = lab.ready()
     for number in range(4):
         lab.put(table, "p", number)
-    before, marks = lab.read(table), table.last_sequence(["p"])["p"].marks
+    before, marks = sorted(lab.read(table), key=str), table.last_sequence(["p"])["p"].marks
     (partition,) = table.run(Survey())["partitions"].values()
     assert (len(partition.sizes), partition.rows) == (4, 12)
     figures = table.run(Compact(partition.filters, 1 << 20))
     assert (figures["files_added"], figures["files_removed"], figures["version"]) == (1, 4, 5)
     assert lab.open().stats().files == 1
-    assert lab.read(table) == before
+    assert sorted(lab.read(table), key=str) == before
     assert table.last_sequence(["p"])["p"].sequence == 3
     assert table.last_sequence(["p"])["p"].marks == marks
     lab.put(table, "p", 4)

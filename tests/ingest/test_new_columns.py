@@ -159,12 +159,19 @@ def test_values_keep_to_the_types_that_the_table_has(given):
 
 
 @pytest.mark.parametrize("given", [list, pa.Table.from_pylist])
-@pytest.mark.parametrize("wrong", [{"n8": 128}, {"f32": 0.1}, {"l": [1]}, {"i": 0.5}, {"txt": 7}, {"d": NOON}])
+@pytest.mark.parametrize("wrong", [{"n8": 128}, {"f32": 1e39}, {"l": [1]}, {"i": 0.5}, {"txt": 7}, {"d": NOON}])
 def test_what_a_narrow_or_foreign_column_does_not_keep_is_wrong(given, wrong):
     with pytest.raises(WriterSchemaError) as refused:
         Gate().with_schema(KNOWN).encode(given([row(**wrong)]))
 
     assert refused.value.validation_errors[0]["column"] == next(iter(wrong))
+
+
+@pytest.mark.parametrize("given", [list, pa.Table.from_pylist])
+def test_a_float_column_rounds_as_every_engine_does(given):
+    batch = Gate().with_schema(KNOWN).encode(given([row(f32=0.1)]))
+
+    assert batch.rows["f32"].to_pylist() == [pytest.approx(0.1, rel=1e-6)]
 
 
 def test_whole_numbers_pass_into_a_known_double_column_with_the_digest_that_they_had_before():

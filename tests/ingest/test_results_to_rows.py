@@ -306,3 +306,223 @@ def test_a_step_without_a_phase_is_left_to_the_gate():
     rows = step_result_rows([{"step_name": "a"}, FORGE_STEP], FORGE_CONTEXT)
 
     assert Gate("lenient").admit(rows).quarantined == 1
+
+
+# ---------------------------------------------------------------- SparkForge, version by version
+
+
+class ForgePhase(Enum):
+    BRONZE = "bronze"
+    GOLD = "gold"
+
+
+@dataclass
+class NewestStep:
+    """Of `sparkforge.models.execution` 1.3.1: a step that names its table."""
+
+    step_name: str
+    phase: ForgePhase
+    success: bool
+    start_time: datetime
+    end_time: datetime
+    duration_secs: float
+    rows_processed: int
+    rows_written: int
+    validation_rate: float
+    error_message: str | None = None
+    step_type: str | None = None
+    table_fqn: str | None = None
+    write_mode: str | None = None
+    input_rows: int | None = None
+
+    @property
+    def error_rate(self) -> float:
+        return 100.0 - self.validation_rate
+
+
+@dataclass
+class NewestContext:
+    """Of the same module: `mode` beside its alias, and aliases that `finish` leaves behind."""
+
+    mode: Mode
+    start_time: datetime
+    end_time: datetime | None = None
+    duration_secs: float | None = None
+    run_id: str = "run"
+    execution_id: str = "exec"
+    pipeline_id: str = "unknown"
+    schema: str = "default"
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    run_mode: str = "initial"
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Totals:
+    """Of `sparkforge.models.pipeline`: `PipelineMetrics`, with the zeros of what nobody counted."""
+
+    total_steps: int = 0
+    total_duration: float = 0.0
+    total_rows_processed: int = 0
+    total_rows_written: int = 0
+    avg_validation_rate: float = 0.0
+
+
+@dataclass
+class Report:
+    """Of `sparkforge.pipeline.models`: `PipelineReport`, in which steps are dicts and their moments ISO text."""
+
+    pipeline_id: str
+    execution_id: str
+    mode: Mode
+    status: Status
+    start_time: datetime
+    end_time: datetime | None = None
+    duration_seconds: float = 0.0
+    metrics: Totals = field(default_factory=Totals)
+    bronze_results: dict[str, Any] = field(default_factory=dict)
+    silver_results: dict[str, Any] = field(default_factory=dict)
+    gold_results: dict[str, Any] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def success(self) -> bool:
+        return self.status is Status.COMPLETED and not self.errors
+
+
+@dataclass
+class GroupedStep:
+    """Of `sparkforge.execution.results`: no times, a retry count, a status."""
+
+    step_name: str
+    step_type: ForgePhase
+    status: Status
+    duration_seconds: float
+    rows_processed: int = 0
+    rows_written: int = 0
+    error_message: str | None = None
+    output_data: object = None
+    retry_count: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def test_the_newest_steps_bring_their_table_mode_and_input():
+    step = NewestStep("agg", ForgePhase.GOLD, True, START, END, 90.0, 10, 9, 90.0, None, "gold", "s.agg", "append", 12)
+    context = NewestContext(Mode.INCREMENTAL, START, END, started_at=START, run_mode="incremental")
+
+    [row] = kept(execution_result_rows(SimpleNamespace(context=context, step_results=[step], metrics=Totals())))
+
+    assert (row["phase"], row["step_type"], row["table_fqn"], row["write_mode"]) == ("gold", "gold", "s.agg", "append")
+    assert (row["input_rows"], row["run_mode"], row["run_ended_at"]) == (12, "incremental", END)
+    assert "error_rate" not in row
+
+
+STEP_OF_A_REPORT = {
+    "status": "completed", "duration": 1.5, "rows_processed": 7, "output_table": "s.load",
+    "start_time": "2024-01-31T12:00:00", "end_time": "2024-01-31T12:00:01.500000", "write_mode": "overwrite",
+    "validation_rate": 100.0, "rows_written": 6, "input_rows": None, "dataframe": object(),
+}  # fmt: skip
+
+
+def test_the_steps_of_a_pipeline_report_have_their_moments_from_iso_text():
+    report = Report("p", "e", Mode.INCREMENTAL, Status.COMPLETED, START, END, bronze_results={"load": STEP_OF_A_REPORT})
+
+    [row] = kept(execution_result_rows(report, "r"))
+
+    assert (row["start_time"], row["duration_secs"]) == (START, 1.5)
+    assert (row["phase"], row["step_name"], row["table_fqn"]) == ("bronze", "load", "s.load")
+    assert (row["rows_written"], row["write_mode"], row["success"]) == (6, "overwrite", True)
+
+
+def test_a_report_as_the_dict_that_it_makes_of_itself_gives_the_same_rows():
+    facts = {"pipeline_id": "p", "execution_id": "e", "mode": "incremental", "status": "completed"}
+    moments = {"start_time": START.isoformat(), "end_time": END.isoformat(), "duration_seconds": 90.0}
+    report = Report("p", "e", Mode.INCREMENTAL, Status.COMPLETED, START, END, silver_results={"a": STEP_OF_A_REPORT})
+    as_dict = {**facts, **moments, "metrics": {"total_steps": 1}, "silver_results": {"a": STEP_OF_A_REPORT}}
+
+    assert kept(execution_result_rows(as_dict, "r")) == kept(execution_result_rows(report, "r"))
+
+
+def test_a_report_without_steps_is_one_row_with_the_totals_that_somebody_counted():
+    counted = Report("p", "e", Mode.INCREMENTAL, Status.FAILED, START, END, 90.0, Totals(3, 90.0, 70, 60),
+                     errors=["a", "b"])  # fmt: skip
+    uncounted = Report("p", "e", Mode.INCREMENTAL, Status.COMPLETED, START, END, 90.0, Totals(3, 90.0))
+
+    [told], [silent] = (kept(execution_result_rows(report, "r")) for report in (counted, uncounted))
+
+    assert (told["rows_processed"], told["rows_written"], told["duration_secs"]) == (70, 60, 90.0)
+    assert (told["success"], told["error_message"]) == (False, "a; b")
+    assert "rows_processed" not in silent
+    assert silent["success"] is True
+
+
+def test_groups_of_steps_by_name_with_their_totals():
+    steps = {"load": GroupedStep("load", ForgePhase.BRONZE, Status.COMPLETED, 2.5, 7, 7, metadata={"try": 1})}
+    result = SimpleNamespace(step_results=steps, execution_groups=[["load"]], total_duration=2.5, start_time=START,
+                             end_time=END, total_rows_processed=7, errors=[])  # fmt: skip
+
+    [row] = kept(execution_result_rows(result, "r"))
+
+    assert (row["phase"], row["duration_secs"], row["rows_written"], row["success"]) == ("bronze", 2.5, 7, True)
+    assert (row["run_started_at"], row["metadata"]) == (START, '{"try":1}')
+
+
+def test_frames_in_the_context_of_the_engines_result_are_no_context():
+    result = SimpleNamespace(execution_id="e", mode=Mode.INCREMENTAL, start_time=START, status="completed",
+                             steps=[ENGINE_STEP], context={"clean": object()})  # fmt: skip
+
+    assert execution_result_rows(result, "r")[0]["execution_id"] == "e"
+
+
+def test_what_the_step_executor_returns_is_a_step():
+    step = {"success": True, "step_name": "clean", "step_type": "silver", "duration": 2.0, "rows_processed": 10,
+            "rows_written": 9, "quality_rate": 90.0, "table_name": "s.clean"}  # fmt: skip
+
+    [row] = kept(step_result_rows([step], {"run_id": "r"}))
+
+    assert (row["phase"], row["validation_rate"], row["table_fqn"]) == ("silver", 90.0, "s.clean")
+
+
+def test_stage_statistics_are_a_step():
+    stats = SimpleNamespace(stage="bronze", step="load", total_rows=10, valid_rows=9, invalid_rows=1,
+                            validation_rate=90.0, duration_secs=1.0, start_time=START, end_time=None)  # fmt: skip
+
+    [row] = kept(step_result_rows([stats], {"run_id": "r"}))
+
+    assert (row["step_name"], row["phase"], row["rows_processed"], row["valid_rows"]) == ("load", "bronze", 10, 9)
+
+
+def test_the_reports_of_the_first_writer_are_read_block_by_block():
+    block = {"start_at": START, "end_at": END, "duration_secs": 1.0}
+    report = {
+        "run": {"mode": "incremental", "started_at": START, "ended_at": END},
+        "bronze": {"load": {"validation": {"stage": "bronze", "step": "load", "valid_rows": 9, "invalid_rows": 1,
+                                           "validation_rate": 90.0, **block}}},
+        "silver": {
+            "clean": {
+                "table_fqn": "s.clean",
+                "transform": {"input_rows": 9, "output_rows": 8, "skipped": False, **block},
+                "write": {"mode": "append", "rows_written": 8, "table_fqn": "s.clean", **block},
+                "validation": {"valid_rows": 8, "invalid_rows": 0, "validation_rate": 100.0, **block},
+            }
+        },
+        "gold": {},
+    }  # fmt: skip
+
+    load, clean = kept(execution_result_rows(report, "r"))
+
+    assert (load["phase"], load["step_name"], load["valid_rows"], load["run_mode"]) == (
+        "bronze", "load", 9, "incremental",
+    )  # fmt: skip
+    assert (clean["write_mode"], clean["table_fqn"], clean["rows_written"]) == ("append", "s.clean", 8)
+    assert (clean["input_rows"], clean["output_rows"], clean["valid_rows"]) == (9, 8, 8)
+    # From the first block's start to its end: the duration of one block is not that of the step.
+    assert clean["duration_secs"] == 90.0
+
+
+def test_a_moment_that_is_no_iso_text_is_left_to_the_gate():
+    [row] = step_result_rows([{"step_name": "a", "phase": "gold", "start_time": "noon"}], {"run_id": "r"})
+
+    assert row["start_time"] == "noon"

@@ -1,7 +1,8 @@
 """Every code example of the owner's reference, run as it stands.
 
-Only `sparkforge.writer` is read as `sfwriter`, and names that an example leaves undefined are supplied. Where one
-makes a SparkSession it gets None, which is how the embedded engine is asked for.
+Only `sparkforge.writer` is read as `sfwriter`, and names that an example leaves undefined are supplied. Each runs on
+both engines: with a SparkSession as it is written, and where it makes one it gets the session of the tests; and with
+None, which is how the embedded engine is asked for.
 """
 
 from __future__ import annotations
@@ -38,25 +39,43 @@ def step(name):
 
 
 class Builder:
+    def __init__(self, session):
+        self.session = session
+
     def appName(self, _name):  # noqa: N802  Spark's name
         return self
 
     def getOrCreate(self):  # noqa: N802  Spark's name
-        return None
+        return self.session
+
+
+@pytest.fixture(params=["embedded", pytest.param("spark", marks=pytest.mark.spark)])
+def session(request):
+    """What examples give for a session: None, and a real one."""
+    if request.param == "embedded":
+        yield None
+        return
+    spark = request.getfixturevalue("spark")
+    yield spark
+    for schema in ("analytics",):
+        spark.sql(f"DROP DATABASE IF EXISTS {schema} CASCADE")
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch):
+def names(session, tmp_path, monkeypatch):
     """What examples leave undefined, in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    session = types.SimpleNamespace(builder=Builder())
-    monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
-    monkeypatch.setitem(sys.modules, "pyspark.sql", types.SimpleNamespace(SparkSession=session))
+    builder = types.SimpleNamespace(builder=Builder(session))
+    if session is None:
+        monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
+        monkeypatch.setitem(sys.modules, "pyspark.sql", types.SimpleNamespace(SparkSession=builder))
+    else:
+        monkeypatch.setattr("pyspark.sql.SparkSession", builder)
     config = WriterConfig()
-    with LogWriter(config=config) as writer:
+    with LogWriter(session, config) as writer:
         yield {
-            "spark": None,
-            "spark_session": None,
+            "spark": session,
+            "spark_session": session,
             "writer": writer,
             "config": config,
             "LogWriter": LogWriter,
@@ -116,7 +135,7 @@ def test_the_examples_of_errors_meet_the_error_that_they_show(  # noqa: PLR0917 
     ]
     if options:
         monkeypatch.setattr("sfwriter.runtime.blueprint.usable_memory_bytes", lambda: 1 << 28)
-        names["writer"] = LogWriter(config=WriterConfig(**options))
+        names["writer"] = LogWriter(names["spark"], WriterConfig(**options))
     assert says in run(place, names, capsys)
 
 

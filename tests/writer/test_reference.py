@@ -129,7 +129,7 @@ def test_every_key_of_the_other_results_is_there_with_its_type(open_writer, row)
     assert {name: type(value) for name, value in info.items()} == {
         "exists": bool, "row_count": int, "columns": list, "schema": dict, "table_fqn": str, "location": str,
         "version": int, "num_files": int, "size_mb": float, "partition_columns": list, "last_modified": datetime,
-        "engine": str, "idempotency_retention_days": float,
+        "engine": str, "engine_road": str, "engine_road_reason": str, "idempotency_retention_days": float,
     }  # fmt: skip
     assert all(isinstance(name, str) for name in info["columns"])
     assert list(info["schema"]) == info["columns"]
@@ -324,6 +324,14 @@ def test_table_info_of_a_missing_an_empty_and_a_filled_table(open_writer, row) -
 def test_table_info_tells_how_long_the_table_itself_remembers_keys(open_writer, row) -> None:
     open_writer(idempotency_retention_days=2).write_log_rows([row()])
     assert open_writer(idempotency_retention_days=30).get_table_info()["idempotency_retention_days"] == 2.0
+
+
+def test_a_table_that_forgets_no_producer_says_none(open_writer, location) -> None:
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(str(location()), pa.table({"step_name": ["a"]}))
+    assert open_writer().get_table_info()["idempotency_retention_days"] is None
 
 
 def test_logs_are_shown_on_a_terminal_in_a_file_and_where_there_are_none(open_writer, row, monkeypatch) -> None:

@@ -1,0 +1,244 @@
+"""A commit through Delta's own transaction in the JVM, of files that pyarrow wrote.
+
+Receives: commit groups.
+Produces: receipts, or the outcomes of `sfwriter.storage.engine`.
+Guarantees: each producer's number is compared after the transaction has begun and read inside it, so that Delta
+    itself refuses the commit where a rival with the same producer lands first; everything that the group brings,
+    its new columns too, is one version. An answer that was lost is looked up in the log.
+Never does: run for two threads at once (its owner locks); change the caller's session.
+
+The log is looked at through delta-rs, which takes a millisecond where Spark's own look takes a second, and never
+commits here: on a local disk two programs that commit can both believe that they won a version.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+from deltalake import Schema
+
+from sfwriter.exceptions import WriterError
+from sfwriter.storage.columns import columns_to_add
+from sfwriter.storage.commit_notes import CommitNote
+from sfwriter.storage.delta_commit import Committer
+from sfwriter.storage.delta_read import arrow_schema
+from sfwriter.storage.engine import CommitConflict, CommitUnknown
+from sfwriter.storage.faults import is_foreign
+from sfwriter.storage.place import fsync_path, local_root
+from sfwriter.storage.road import Road, road_of
+from sfwriter.storage.spark_faults import first_words_of, is_answer, is_rival, reported_by_spark, spark_error
+from sfwriter.storage.spark_write import written_by_spark
+from sfwriter.storage.staging import staged_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from deltalake import DeltaTable
+
+    from sfwriter.clock import Clock
+    from sfwriter.storage.delta_commit import LogMemory
+    from sfwriter.storage.delta_log import LogDisk, TableIdentity
+    from sfwriter.storage.engine import CommitGroup, CommitReceipt, StagedFile, TableSpec
+    from sfwriter.storage.spark_bridge import SparkBridge
+
+_log = logging.getLogger(__name__)
+
+_TRIES_TO_BEGIN = 3
+"""A transaction begins at the newest version; the look through delta-rs must not be behind it."""
+
+_OPTIONS_OF_WRITE = 5
+"""Of `DeltaOperations.Write` behind mode, partitioning, predicate and user metadata; all are left out."""
+
+
+_SKIPPING = "delta.dataSkippingStatsColumns"
+_UNSKIPPABLE = ("boolean", "binary")
+
+
+class SparkCommitter(Committer):
+    """Commits to one table through Spark. For one thread at a time."""
+
+    def __init__(
+        self,
+        spec: TableSpec,
+        identity: TableIdentity,
+        disk: LogDisk,
+        memory: LogMemory,
+        clock: Clock,
+        *,
+        bridge: SparkBridge,
+    ) -> None:
+        """Touches nothing yet."""
+        super().__init__(spec, identity, disk, memory, clock)
+        self._bridge = bridge
+
+    def commit(self, group: CommitGroup) -> CommitReceipt:
+        """One Delta transaction, ending as `sfwriter.storage.engine` says."""
+        table = self._fresh()
+        self._bridge.check()
+        with self._bridge.acting():
+            with reported_by_spark("commit to", self._spec):
+                table, transaction = self._begun(table)
+            road = road_of(table)
+            schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
+            new = columns_to_add(arrow_schema(table), schemas, self._spec)
+            self._compare(table, group)
+            files = self._files(table, group, partitioned=road.in_place)
+            actions = self._prepared(transaction, group, files, new, road)
+            before = table.version()
+            try:
+                note = CommitNote.of(group).to_text()
+                version = int(transaction.commit(actions, self._operation(note, replaces=group.replaces)))
+            except BaseException as error:
+                if not is_foreign(error):
+                    raise
+                version = self._looked_up(group, before, error)
+        receipt = self._landed(table, group, version)
+        if not road.in_place:
+            self._tidied(files)
+        return receipt
+
+    # ------------------------------------------------------------ steps
+
+    def _begun(self, table: DeltaTable) -> tuple[DeltaTable, Any]:
+        """A transaction, and a look at the table that is not behind it: together they compare and swap."""
+        jvm, own = self._bridge.jvm, self._bridge.session._jsparkSession  # noqa: SLF001  there is no public way
+        root = local_root(self._spec.location)
+        location = self._spec.location if root is None else str(root)
+        for _ in range(_TRIES_TO_BEGIN):
+            log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(own, location)
+            transaction = log.startTransaction()
+            if transaction.metadata().id() != table.metadata().id:
+                # Delta keeps what it knows of a path, also when another table is there now.
+                path = jvm.org.apache.hadoop.fs.Path(location)
+                jvm.org.apache.spark.sql.delta.DeltaLog.invalidateCache(own, path)
+            elif transaction.readVersion() <= table.version():
+                return table, transaction
+            table = self._fresh()
+        raise CommitConflict(f"{self._spec.name} is not the same in two looks at it.")
+
+    def _prepared(
+        self,
+        transaction: Any,
+        group: CommitGroup,
+        files: Sequence[StagedFile],
+        new: Sequence[pa.Field],
+        road: Road,
+    ) -> Any:
+        """Everything that the transaction is to commit. Nothing is visible, and what fails here has not landed."""
+        with reported_by_spark("commit to", self._spec):
+            if new:
+                self._add_columns(transaction, new)
+            read = transaction.readTxn()
+            for advance in group.advances:
+                read.append(advance.producer_id)
+            removed = self._removed(transaction) if group.replaces else []
+            txns = [self._action({"txn": self._txn(advance)}) for advance in group.advances]
+        if road.in_place:
+            added = [self._action({"add": add_of(file)}) for file in files]
+        else:
+            with reported_by_spark("write to", self._spec):
+                added = written_by_spark(self._bridge, self._spec, transaction, group)
+            self._flush(added)
+        with reported_by_spark("commit to", self._spec):
+            return self._bridge.sequence([*removed, *added, *txns])
+
+    def _removed(self, transaction: Any) -> list[Any]:
+        """What takes every file of the snapshot away. Delta then refuses the commit where a rival adds one."""
+        live = transaction.filterFiles()
+        return [live.apply(position).remove() for position in range(live.size())]
+
+    def _add_columns(self, transaction: Any, new: Sequence[pa.Field]) -> None:
+        found = json.loads(transaction.metadata().json())
+        metadata = found.get("metaData", found)
+        schema = json.loads(metadata["schemaString"])
+        added = json.loads(Schema.from_arrow(pa.schema(list(new))).to_json())["fields"]
+        _drop_unskippable(metadata, schema["fields"])
+        schema["fields"] += [{**field, "nullable": True} for field in added]
+        metadata["schemaString"] = json.dumps(schema)
+        transaction.updateMetadata(self._action({"metaData": metadata}), False)
+
+    def _txn(self, advance: Any) -> dict[str, Any]:
+        said = {"appId": advance.producer_id, "version": advance.upto}
+        return {**said, "lastUpdated": self._now_ms()} if advance.expires else said
+
+    def _action(self, content: Mapping[str, Any]) -> Any:
+        return self._bridge.jvm.org.apache.spark.sql.delta.actions.Action.fromJson(json.dumps(content))
+
+    def _operation(self, note: str, *, replaces: bool) -> Any:
+        jvm = self._bridge.jvm
+        mode = jvm.org.apache.spark.sql.SaveMode.valueOf("Overwrite" if replaces else "Append")
+        none = jvm.scala.Option.empty()
+        kind = getattr(jvm.org.apache.spark.sql.delta, "DeltaOperations$Write")
+        return kind(mode, none, none, jvm.scala.Option.apply(note), *[none] * _OPTIONS_OF_WRITE)
+
+    def _flush(self, added: Sequence[Any]) -> None:
+        """Spark does not flush what it writes."""
+        root = local_root(self._spec.location)
+        if root is None or not self._spec.fsync:
+            return
+        with reported_by_spark("flush", self._spec):
+            paths = [root / unquote(str(action.path())) for action in added if hasattr(action, "path")]
+            for path in (*paths, *{path.parent for path in paths}):
+                fsync_path(path)
+
+    def _tidied(self, files: Sequence[StagedFile]) -> None:
+        """The rows are in files of Spark's now; those that they were read from are nobody's."""
+        for file in files:
+            with suppress(OSError):  # VACUUM takes what stays
+                self._place.remove(file.path)
+
+    def _outcome(self, error: BaseException) -> Exception:
+        if is_rival(error):
+            return CommitConflict(first_words_of(error))
+        if isinstance(error, WriterError):
+            return error
+        if not is_answer(error) or local_root(self._spec.location) is None:
+            return CommitUnknown(first_words_of(error))
+        # The JVM has answered, so the call has ended: what is not in a local log now will not come.
+        return spark_error(error, "commit to", self._spec)
+
+    def _checkpoint(self, table: DeltaTable, *, tidy: bool) -> None:
+        """delta-rs writes it in 30 ms where Spark takes seconds; of tables that only Spark writes, Spark does."""
+        if road_of(table).in_place:
+            super()._checkpoint(table, tidy=tidy)
+            return
+        self._bridge.check()
+        with self._bridge.acting(), reported_by_spark("checkpoint", self._spec):
+            _, transaction = self._begun(table)
+            transaction.deltaLog().checkpoint()
+        self._disk.settle_checkpoint(table.version())
+
+
+def _drop_unskippable(metadata: dict[str, Any], fields: Sequence[Mapping[str, Any]]) -> None:
+    """Take columns out of `delta.dataSkippingStatsColumns` for which Spark refuses any change of the columns.
+
+    Tables that the embedded engine of earlier versions made name them.
+    """
+    configuration = metadata.get("configuration") or {}
+    named = configuration.get(_SKIPPING)
+    if not named:
+        return
+    kinds = {field["name"]: field["type"] for field in fields}
+    kept = [
+        name
+        for name in named.split(",")
+        if kinds.get(name) not in _UNSKIPPABLE and name not in metadata.get("partitionColumns", ())
+    ]
+    metadata["configuration"] = {**configuration, _SKIPPING: ",".join(kept)}
+
+
+def add_of(file: StagedFile) -> dict[str, Any]:
+    """The `add` action of a staged file."""
+    return {
+        "path": quote(file.path, safe="/=-_.~"),
+        "partitionValues": dict(file.partition_values),
+        "size": file.size_bytes,
+        "modificationTime": file.modified_ms,
+        "dataChange": True,
+        "stats": file.statistics,
+    }
