@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import psutil
 import ray
@@ -25,6 +26,10 @@ from sfwriter.exceptions import WriterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_ADDRESS = re.compile(r"--address='([^']+)'")
+"""In what `ray start` says of how other nodes join."""
+_SAID_BYTES = 1 << 16
 
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 2.0
@@ -64,6 +69,11 @@ def join_ray(*, pass_by_strangers: bool = False) -> bool:
             raise _refused(running[0])
     if address is None:
         return False
+    _join(address)
+    return True
+
+
+def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
@@ -73,7 +83,6 @@ def join_ray(*, pass_by_strangers: bool = False) -> bool:
             suggestions=["look whether that Ray runs and is of this version, or set RAY_ADDRESS to another one"],
             code="unreachable",
         ) from error
-    return True
 
 
 def _refuses(address: str) -> bool:
@@ -123,10 +132,9 @@ def start_ray() -> int:
         clock = SystemClock()
         deadline = clock.monotonic() + START_TIMEOUT_S
         try:
-            while not _joined():
+            while not _joined(_told_address(output)):
                 if process.poll() is not None or clock.monotonic() > deadline:
-                    output.seek(0)
-                    said = output.read().decode(errors="replace").strip().splitlines()[-12:]
+                    said = _said(output).strip().splitlines()[-12:]
                     raise WriterError(  # noqa: TRY301  whatever ends the wait ends what was started
                         "Ray could not be started: " + " | ".join(line.strip() for line in said if line.strip()),
                         suggestions=["look whether `ray start --head` works here"],
@@ -194,11 +202,26 @@ def use_token(*, make: bool = False) -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _joined() -> bool:
+def _said(output: IO[bytes]) -> str:
+    # Without moving the place that this process shares with the one that writes.
+    return os.pread(output.fileno(), _SAID_BYTES, 0).decode(errors="replace")
+
+
+def _told_address(output: IO[bytes]) -> str | None:
+    """Where the Ray that is being started listens; None until it says so."""
+    found = _ADDRESS.search(_said(output))
+    return found[1] if found else None
+
+
+def _joined(address: str | None) -> bool:
+    """Connect to this Ray and no other: somebody else may start one at the same moment."""
+    if address is None:
+        return False
     try:
-        return join_ray(pass_by_strangers=True)
+        _join(address)
     except Exception:  # noqa: BLE001  a Ray that is still starting answers in many ways
         return False
+    return True
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ PROGRESS_EVERY_S = 0.5
 PRIVATE_TO_CLIENTS = ("producer_id",)
 """Options that are a client's own: a service is the same service whatever they are."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Service:
@@ -351,12 +352,18 @@ def _patient_get(call: Any, timeout: float) -> Any:
             cause = getattr(error, "cause", None)
             if clock.monotonic() > deadline or isinstance(error, GetTimeoutError) or "creation task" in str(error):
                 raise WriterError(
-                    f"the coordinator does not answer: {cause or error}",
+                    f"the coordinator does not answer: {_last_line(cause or error)}",
                     suggestions=["look at its log in Ray's folder"],
                 ) from error
             clock.sleep(0.2)
         except RayTaskError as error:
             raise cause_of(error) from None
+
+
+def _last_line(error: BaseException) -> str:
+    """What an actor died of, without the stack above it."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip(" ^")]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _check_name(name: str) -> None:

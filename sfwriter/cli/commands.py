@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from sfwriter.arrays import use_returning_memory
 from sfwriter.backfill import backfill as run_backfill
 from sfwriter.cli.entry import Interrupted, printed
-from sfwriter.cli.operations import loaded
-from sfwriter.cli.progress import duration, progress_on
+from sfwriter.cli.operations import MIB, loaded
+from sfwriter.cli.progress import duration, progress_on, size
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError
 from sfwriter.maintenance.takeover import take_over as run_take_over
@@ -183,18 +183,24 @@ def _note(text: str) -> None:
 
 
 def _summary(result: BackfillResult, config: WriterConfig) -> str:
-    sources = "1 source" if result["sources"] == 1 else f"{result['sources']:,} sources"
     lines = [
-        f"{config.table_fqn}: {result['rows_written']:,} rows written from {sources} in "
+        f"{config.table_fqn}: {_counted(result['rows_written'], 'row')} written from "
+        f"{_counted(result['sources'], 'source')} in "
         f"{duration(result['duration_secs'])} ({result['rows_per_sec']:,.0f} rows/s)"
         + ("" if result["version"] is None else f", version {result['version']}")
     ]
     if result["already_written"]:
-        lines.append(f"{result['already_written']:,} rows were written by earlier runs")
+        were = "was" if result["already_written"] == 1 else "were"
+        lines.append(f"{_counted(result['already_written'], 'row')} {were} written by earlier runs")
     if result["quarantined_rows"]:
         place = f"{config.table_schema}.{config.quarantine_table_name}"
-        lines.append(f"{result['quarantined_rows']:,} rows are in quarantine, with the reasons: {place}")
+        are = "is" if result["quarantined_rows"] == 1 else "are"
+        lines.append(f"{_counted(result['quarantined_rows'], 'row')} {are} in quarantine, with the reasons: {place}")
     return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _taken_over(found: TakeOverResult) -> str:
@@ -235,7 +241,7 @@ def _described(found: TableInfo) -> str:
     facts = {
         "location": found["location"],
         "rows": f"{found['row_count']:,}",
-        "files": f"{found['num_files']:,} ({found['size_mb']:,.1f} MB)",
+        "files": f"{found['num_files']:,} ({size(found['size_mb'] * MIB)})",
         "version": found["version"],
         "modified": "-" if modified is None else modified.isoformat(sep=" ", timespec="seconds"),
         "partitions": ", ".join(found["partition_columns"]) or "none",

@@ -1,6 +1,7 @@
 """Usage, exit codes and what is printed where. Every test starts real processes."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -131,6 +132,9 @@ def test_people_are_told_what_was_written_and_what_was_there(tmp_path):
     said = sfwriter(tmp_path, "backfill", "a.parquet", "--table", "ops.runs").out
     assert "0 rows written" in said
     assert "1,000 rows were written by earlier runs" in said
+    write_jsonl(tmp_path / "one.jsonl", [0])
+    said = sfwriter(tmp_path, "backfill", "one.jsonl", "--table", "ops.runs").out
+    assert "1 row written from 1 source in" in said
 
 
 def test_info_tells_what_the_table_is_and_that_it_is_not_there(tmp_path):
@@ -144,6 +148,7 @@ def test_info_tells_what_the_table_is_and_that_it_is_not_there(tmp_path):
     assert (ended.json["exists"], ended.json["row_count"], ended.json["engine"]) == (True, 5, "delta-rs")
     said = sfwriter(tmp_path, "info", "--table", "ops.runs").out
     assert "rows       5" in said
+    assert re.search(r"files      1 \(\d\.\d kB\)", said)
     assert "logged_at" in said
 
 
