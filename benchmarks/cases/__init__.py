@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import acks, backfill, care, core, dicts, judging, memory, questions, service, start, versions
+from benchmarks.cases import (
+    acks,
+    backfill,
+    care,
+    core,
+    dicts,
+    judging,
+    memory,
+    questions,
+    service,
+    spark,
+    start,
+    versions,
+)
 
 CASES = {
     case.name: case
@@ -23,5 +36,6 @@ CASES = {
         care.CASE,
         questions.REPORTS,
         questions.EXPORT,
+        spark.CASE,
     )
 }

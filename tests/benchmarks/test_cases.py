@@ -17,7 +17,9 @@ THROUGH_RAY = {"service-backfill", "service-acks"}
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.ray] if name in THROUGH_RAY else []) for name in CASES]
 )
-def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path):
+def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path, request):
+    if name == "spark":
+        request.getfixturevalue("spark")  # is there one here?
     report = run_case(CASES[name], tmp_path, scale=Scale.TINY)
 
     assert report.failure is None
