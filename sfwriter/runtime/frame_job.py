@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 2_000
 """Of a frame. Each new one goes into the table's log, and every reader carries it from then on."""
 
-NO_ROWS = pa.schema([(name, kind.type) for name, kind in LOG_KINDS.items()]).empty_table()
+_ROWS = pa.schema([(name, kind.type) for name, kind in LOG_KINDS.items()])
+
+
+def _no_rows() -> pa.Table:
+    """Not made when the module is loaded: Arrow looks for pandas then."""
+    return _ROWS.empty_table()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +158,13 @@ def gathered(task: FrameTask, reports: list[FrameReport]) -> FrameGated:
     named = [report.run_id for report in reports if report.run_id is not None]
     return FrameGated(
         batch=EncodedBatch(
-            rows=NO_ROWS,
+            rows=_no_rows(),
             quarantined=pa.concat_tables(asides) if asides else None,
             digest=digest_text(sum(report.digest for report in reports)),
             run_id=task.run_id or (named[0] if named else task.made_run_id),
         ),
         given=sum(report.given for report in reports),
-        judged=Judged(NO_ROWS),
+        judged=Judged(_no_rows()),
         notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
         staged=staged,
         staged_rows=sum(report.accepted for report in reports),
@@ -204,7 +209,7 @@ def watched_gathered(task: FrameTask, reports: list[FrameReport]) -> pa.Table | 
         return None
     tables = [table for table in found if table is not None and table.num_rows]
     if not tables:
-        return NO_ROWS
+        return _no_rows()
     whole = pa.concat_tables(tables, promote_options="permissive")
     return whole if whole.num_rows <= task.watched else None
 
