@@ -30,18 +30,17 @@ from actors.options import (
     actor_name,
 )
 from actors.window import Window
-from actors.wire import Entry, Parcel, Payload, cause_of, pack
+from actors.wire import Ack, Entry, Parcel, Payload, cause_of, pack
 from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
 from sfwriter.flow.vocabulary import Reason
 from sfwriter.runtime.channel import Receipt, Usage
-from sfwriter.writer import LogWriter
+from sfwriter.writer import Call, LogWriter
 
 if TYPE_CHECKING:
     from actors.window import Outbound
     from sfwriter.config import WriterConfig
-    from sfwriter.results import WriteResult
     from sfwriter.runtime.channel import Channel, Delivery
 
 log = logging.getLogger("sfwriter.client")
@@ -49,6 +48,12 @@ log = logging.getLogger("sfwriter.client")
 RESEND_AFTER_S = 0.2
 """A restarting coordinator answers nothing for one to two seconds."""
 
+
+ACKS_KEPT = 4096
+"""Latencies that wait for the next parcel: what comes beyond is not counted."""
+
+ACKS_AFTER_S = 1.0
+"""A client that has nothing to send for so long tells its latencies without a parcel."""
 
 RECEIPT_LENGTH = 5
 """Fields of a receipt in the coordinator's answer; a refusal has three."""
@@ -80,6 +85,8 @@ class RemoteChannel:
         self._service = service
         self.coordinator = coordinator
         self._identity = identity
+        self._sender = config.producer_id
+        self._acks: list[Ack] = []
         self._quarantine_table = f"{config.table_schema}.{config.quarantine_table_name}"
         self._linger_s = min(PARCEL_LINGER_S, config.linger_ms / 1000)
         self._window_bytes = window_bytes
@@ -204,7 +211,7 @@ class RemoteChannel:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        self.coordinator.leave.remote(self._identity)
+        self.coordinator.leave.remote(self._identity, self._taken_acks())
 
     # ------------------------------------------------------------ the sending thread
 
@@ -215,7 +222,9 @@ class RemoteChannel:
                 if wait is None or wait > 0:
                     if self._closed and not self._window.held:
                         return
-                    self._changed.wait(wait)
+                    idle = wait is None and self._acks and not self._flying
+                    if not self._changed.wait(ACKS_AFTER_S if idle else wait) and idle:
+                        self.coordinator.tell.remote(self._identity, self._taken_acks())
                 inbox, self._inbox = self._inbox, []
             for parcel, answer, error in inbox:
                 self._arrived(parcel, answer, error)
@@ -263,9 +272,19 @@ class RemoteChannel:
             self._send(parcel, taken)
 
     def _send(self, number: int, outbounds: list[Outbound]) -> None:
-        parcel = _parcel(outbounds, self._quarantine_table)
+        parcel = _parcel(outbounds, self._quarantine_table, self._sender, self._taken_acks())
         answer = self.coordinator.deliver.remote(self._identity, parcel)
         answer.future().add_done_callback(lambda done: self._take_in(number, done))
+
+    def _taken_acks(self) -> tuple[Ack, ...]:
+        acks, self._acks = self._acks, []
+        return tuple(acks)
+
+    def _note(self, outbound: Outbound) -> None:
+        """Remember how long an acknowledged batch took."""
+        if len(self._acks) < ACKS_KEPT:
+            secs = self._clock.monotonic() - outbound.queued_at + outbound.delivery.gate_secs
+            self._acks.append(Ack(outbound.delivery.producer_id, outbound.tables, secs))
 
     def _take_in(self, number: int, done: Future[Any]) -> None:
         error = done.exception()
@@ -286,6 +305,7 @@ class RemoteChannel:
             for outbound, outcome in zip(outbounds, answer["answers"], strict=True):
                 if len(outcome) == RECEIPT_LENGTH:
                     self._window.settled(outbound)
+                    self._note(outbound)
                 elif self._window.refused(outbound, Reason[outcome[0]], outcome[1]):
                     self._resend_at = self._clock.monotonic() + RESEND_AFTER_S / 4
                     continue
@@ -422,8 +442,10 @@ class LogClient(LogWriter):
         *,
         sequence: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Future[WriteResult]:
+    ) -> Call:
         """As `write_log_rows`, without waiting: the future gives the result, or what the call would have raised.
+
+        It is a `concurrent.futures.Future`, and can be awaited.
 
         Raises:
             WriterPerformanceError: the window is full (see `connect`).
@@ -438,7 +460,7 @@ class LogClient(LogWriter):
         *,
         sequence: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Future[WriteResult]:
+    ) -> Call:
         """As `write_step_results`, without waiting. See `submit_log_rows`."""
         encode = self._encoder_of_steps(step_results, execution_context, run_id)
         return self._send_off(encode, sequence, idempotency_key)
@@ -450,12 +472,12 @@ class LogClient(LogWriter):
         *,
         sequence: int | None = None,
         idempotency_key: str | None = None,
-    ) -> Future[WriteResult]:
+    ) -> Call:
         """As `write_execution_result`, without waiting. See `submit_log_rows`."""
         return self._send_off(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
 
 
-def _parcel(outbounds: list[Outbound], quarantine_table: str) -> Parcel:
+def _parcel(outbounds: list[Outbound], quarantine_table: str, sender: str | None, acks: tuple[Ack, ...]) -> Parcel:
     batches = [outbound.delivery.batch for outbound in outbounds]
     began = time.perf_counter()
     content, shares = pack(batches, quarantine_table)
@@ -467,6 +489,7 @@ def _parcel(outbounds: list[Outbound], quarantine_table: str) -> Parcel:
     entries = []
     for outbound, own in zip(outbounds, shares, strict=True):
         delivery = outbound.delivery
+        outbound.tables = tuple(share.table for share in own)
         entries.append(
             Entry(
                 delivery.producer_id,
@@ -481,9 +504,10 @@ def _parcel(outbounds: list[Outbound], quarantine_table: str) -> Parcel:
                 wait_secs=delivery.wait_secs,
                 replaces=delivery.replaces,
                 shares=own,
+                gate_secs=delivery.gate_secs,
             )
         )
-    return Parcel(tuple(entries), payload, took)
+    return Parcel(tuple(entries), payload, took, sender, acks)
 
 
 def _unanswered(service: str, outbound: Outbound, cause: BaseException | None) -> WriterTableError:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import ray
 from ray._private import services
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled, no stubs
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # no stubs
+from ray.exceptions import AuthenticationError, RayError
 
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -31,15 +32,18 @@ OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: what is in flight is bounded by the budget, not by this; Ray spills above it."""
 
 
-def join_ray() -> bool:
+def join_ray(*, pass_by_strangers: bool = False) -> bool:
     """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none.
 
+    Args:
+        pass_by_strangers: one that was found here and refuses this process counts as none.
+
     Raises:
-        WriterError: nothing answers at `RAY_ADDRESS`.
+        WriterError: nothing answers at `RAY_ADDRESS`, or what answers does not let this process in.
     """
     if ray.is_initialized():
         return True
-    use_token()
+    use_token(make=pass_by_strangers and os.environ.get("RAY_AUTH_MODE") == "token")
     named = os.environ.get("RAY_ADDRESS")
     if named and named not in {"auto", "local"}:
         if "://" not in named and not _listens(named):
@@ -48,15 +52,51 @@ def join_ray() -> bool:
                 suggestions=["start that Ray, or unset RAY_ADDRESS"],
                 code="unreachable",
             )
+        if "://" not in named and _refuses(named):
+            raise _refused(named)
         address: str | None = named
     else:
         # What a Ray that was killed has left behind still names it: Ray itself would wait for that for minutes.
         candidates = [services.find_bootstrap_address(None), *sorted(cast("Any", services).find_gcs_addresses())]
-        address = next((found for found in candidates if found and _listens(found)), None)
+        running = list(dict.fromkeys(found for found in candidates if found and _listens(found)))
+        address = next((found for found in running if not _refuses(found)), None)
+        if running and address is None and not pass_by_strangers:
+            raise _refused(running[0])
     if address is None:
         return False
-    ray.init(address=address, log_to_driver=False, configure_logging=False)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        # It ends just now, is of another version, or wants a token.
+        raise WriterError(
+            f"the Ray at {address} cannot be joined: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            suggestions=["look whether that Ray runs and is of this version, or set RAY_ADDRESS to another one"],
+            code="unreachable",
+        ) from error
     return True
+
+
+def _refuses(address: str) -> bool:
+    """Whether the Ray there does not accept this process's token; Ray's own way in would try for 20 s."""
+    try:
+        GcsClient(address=address)
+    except AuthenticationError:
+        return True
+    except Exception:  # noqa: BLE001  whatever else is wrong is said by the way in
+        return False
+    return False
+
+
+def _refused(address: str) -> WriterError:
+    has = "has another one" if os.environ.get("RAY_AUTH_MODE") == "token" else "has none"
+    return WriterError(
+        f"the Ray at {address} asks for a token, and this process {has}; it is not connected",
+        suggestions=[
+            "copy ~/.ray/auth_token of the user who started it here, mode 0600, or name it by RAY_AUTH_TOKEN_PATH",
+            "set RAY_ADDRESS where another Ray is meant",
+        ],
+        code="unauthenticated",
+    )
 
 
 def _listens(address: str) -> bool:
@@ -126,12 +166,22 @@ def use_token(*, make: bool = False) -> None:
 
     The file is Ray's own (`~/.ray/auth_token`), which Ray leaves readable for all; it is made its
     owner's only. A mode or token that the environment names is left as it is.
+
+    Raises:
+        WriterError: the environment asks for a token, there is none, and none is to be made.
     """
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE"):
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if os.environ.get("RAY_AUTH_TOKEN") or (mode and mode != "token"):
         return
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     if not path.exists():
         if not make:
+            if mode:  # Ray itself would end this process
+                raise WriterError(
+                    f"RAY_AUTH_MODE is 'token', and there is no token: {path} is missing",
+                    suggestions=["copy it from the user who started that Ray, with mode 0600", "unset RAY_AUTH_MODE"],
+                    code="unauthenticated",
+                )
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError), _private(path) as file:
@@ -146,7 +196,7 @@ def use_token(*, make: bool = False) -> None:
 
 def _joined() -> bool:
     try:
-        return join_ray()
+        return join_ray(pass_by_strangers=True)
     except Exception:  # noqa: BLE001  a Ray that is still starting answers in many ways
         return False
 

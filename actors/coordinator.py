@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import uuid
-from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.direct import Direct
+from actors.figures import Figures
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
-from actors.tally import Histogram, Tally
+from actors.shares import Clients
 from actors.wire import Entry, Parcel, Payload, Slice, pack
 from sfwriter import __version__
 from sfwriter.batch import Token
@@ -47,7 +48,6 @@ from sfwriter.flow.vocabulary import (
     Ticked,
 )
 from sfwriter.limits import process_memory
-from sfwriter.metrics import percentile
 from sfwriter.runtime.blueprint import flow_limits, further_table_spec, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.channel import Receipt
 from sfwriter.runtime.identity import identity_of
@@ -57,15 +57,15 @@ from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from actors.wire import Share
+    from actors.shares import Client
+    from actors.wire import Ack, Share
     from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Command, Event, Refused
 
-KEPT_LATENCIES = 4096
-STAGES = ("encode", "wait", "stage", "commit", "total")
-"""Packing rows for the wire (the client's); waiting for a writer; its work; the commit; from arrival to answer."""
+DIRECT = "direct"
+"""The client that those are taken for who give rows without one and without a producer id."""
 
 
 class _Held:
@@ -103,6 +103,9 @@ class Coordinator:
         self._service = service
         self._config = config
         self._clock = SystemClock()
+        context = ray.get_runtime_context()
+        # Asked once: Ray asks its control store each time, and the loop would stand still for the answer.
+        self._node_id, self._restarted = context.get_node_id(), context.was_current_actor_reconstructed
         self._life = uuid.uuid4().hex[:12]
         self._born = self._clock.now()
         self._limits = replace(flow_limits(config), stage_timeout_s=STAGE_TIMEOUT_S)
@@ -123,20 +126,18 @@ class Coordinator:
         self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
         self._count = itertools.count()
-        self._clients: dict[str, float] = {}
+        self._clients = Clients(int(self._limits.budget_bytes / WIRE_FACTOR / WINDOW_SHARE))
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._quiet: list[asyncio.Future[None]] = []
         self._draining = False
-        self._rows = self._bytes = self._batches = self._quarantined = self._refusals = 0
-        self._commits: Counter[str] = Counter()
-        self._retries = 0
-        self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=KEPT_LATENCIES) for stage in STAGES}
-        self._histograms = {stage: Histogram() for stage in STAGES}
-        self._by_table, self._by_producer = Tally(), Tally()
-        self._queues: Counter[str] = Counter()
+        self._figures = Figures(self._log_table, self._quarantine_table)
         self._began: dict[int, float] = {}
         self._newest: dict[tuple[str, int], int] = {}
+        # Ray has every process collect its garbage when the object store fills. What was loaded until here stays for
+        # ever; walking all of it each time made everybody wait for a fifth of a second and more.
+        gc.collect()
+        gc.freeze()
 
     # ------------------------------------------------------------ what clients call
 
@@ -147,16 +148,16 @@ class Coordinator:
             `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already, beside),
             or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on.
         """
-        self._clients[client] = self._clock.monotonic()
+        sender = self._heard_of(client, parcel.sender)
         self._pool.warm_up()
-        self._took("encode", parcel.packed_secs)
-        done = [self._take(entry, parcel.payload) for entry in parcel.entries]
-        self._queues[client] += len(done)
+        self._figures.came(parcel)
+        done = [self._take(entry, parcel.payload, client, sender.weight) for entry in parcel.entries]
+        sender.queued += len(done)
         try:
             answers = await asyncio.gather(*done)
         finally:
-            self._queues[client] -= len(done)
-        return {"answers": answers, "window_bytes": self._window()}
+            sender.queued -= len(done)
+        return {"answers": answers, "window_bytes": self._clients.window(sender, self._clock.monotonic())}
 
     async def submit(
         self,
@@ -186,7 +187,9 @@ class Coordinator:
             )
         own = f"{self._service}-{self._life}" if producer_id is None else producer_id
         identity = identity_of(sequence, idempotency_key, own, expires=producer_id is None)
-        gated, batch, findings = await loop.run_in_executor(self._direct.thread, self._direct.admit, rows, run_id)
+        gated, batch, findings, gate_secs = await loop.run_in_executor(
+            self._direct.thread, self._direct.admit, rows, run_id
+        )
         result = {
             "success": True,
             "rows_written": 0,
@@ -215,8 +218,10 @@ class Coordinator:
                 wait_secs=self._config.queue_timeout_secs,
                 replaces=replaced_tables(self._config, batch),
                 shares=shares,
+                gate_secs=gate_secs,
             )
-            answer = await self._take(entry, Payload(inline=content))
+            weight = self._config.weight_of(producer_id)
+            answer = await self._take(entry, Payload(inline=content), producer_id or DIRECT, weight)
             if isinstance(answer[-1], WriterError):
                 raise answer[-1]
             producer, number, version, already, beside = answer
@@ -243,16 +248,30 @@ class Coordinator:
         """Stage what is collected without waiting for more."""
         self._feed(Flushed())
 
-    async def enter(self, client: str) -> dict[str, Any]:
-        """Welcome a client: the configuration that it gates with, and its window."""
-        self._clients[client] = self._clock.monotonic()
-        self._pool.warm_up()
-        return {"config": self._config, "window_bytes": self._window(), "version": __version__}
+    async def enter(self, client: str, producer_id: str | None = None) -> dict[str, Any]:
+        """Welcome a client: the configuration that it gates with, and its window.
 
-    async def leave(self, client: str) -> None:
+        Args:
+            client: its own name for itself.
+            producer_id: by which its weight is looked up; None for a random one.
+        """
+        welcomed = self._heard_of(client, producer_id)
+        self._pool.warm_up()
+        return {
+            "config": self._config,
+            "window_bytes": self._clients.window(welcomed, self._clock.monotonic()),
+            "version": __version__,
+        }
+
+    async def tell(self, client: str, acks: tuple[Ack, ...]) -> None:
+        """Take down the latencies that a client saw and has no parcel for."""
+        self._clients.seen(client, self._clock.monotonic())
+        self._figures.heard(acks)
+
+    async def leave(self, client: str, acks: tuple[Ack, ...] = ()) -> None:
         """A client goes: its window is the others'."""
-        self._clients.pop(client, None)
-        self._queues.pop(client, None)
+        self._clients.gone(client)
+        self._figures.heard(acks)
 
     # ------------------------------------------------------------ what operators call
 
@@ -260,12 +279,12 @@ class Coordinator:
         """Who and where it is."""
         return {
             "pid": os.getpid(),
-            "node_id": ray.get_runtime_context().get_node_id(),
+            "node_id": self._node_id,
             "life": self._life,
             "born": self._born,
             "state": "draining" if self._draining else "ok",
             "memory_bytes": process_memory().own,
-            "restarted": ray.get_runtime_context().was_current_actor_reconstructed,
+            "restarted": self._restarted,
         }
 
     async def configuration(self) -> WriterConfig:
@@ -278,37 +297,24 @@ class Coordinator:
         return self._origins
 
     async def look(self) -> dict[str, Any]:
-        """Counts, latencies, bytes in flight, clients: what the metrics are made of."""
+        """Counts, latencies, bytes in flight, clients: what the metrics are made of, histograms and tallies as such."""
         machine = self._machine
-        latencies = {
-            stage: {f"p{p}": percentile(ordered, p) for p in (50, 95, 99)}
-            for stage, ordered in ((stage, sorted(kept)) for stage, kept in self._latencies.items())
-        }
         return {
+            **self._figures.look(),
             "life": self._life,
-            "rows_total": self._rows,
-            "bytes_total": self._bytes,
-            "batches_total": self._batches,
-            "commits_total": self._commits.total(),
-            "quarantined_rows_total": self._quarantined,
-            "refusals_total": self._refusals,
-            "retries_total": self._retries,
             "writer_deaths_total": self._pool.deaths,
-            "latency_secs": latencies,
             "in_flight_bytes": machine.budget.used,
             "budget_bytes": machine.budget.total,
             "in_flight_batches": machine.in_flight,
             "clients": len(self._clients),
-            "client_queues": {client: self._queues[client] for client in self._clients},
-            "histograms": {stage: kept.figures() for stage, kept in self._histograms.items()},
-            "tables": self._by_table.figures(),
-            "producers": self._by_producer.figures(),
+            "client_queues": self._clients.queues(),
+            "client_weights": self._clients.weights(),
             "memory_bytes": process_memory().own,
         }
 
     async def commits(self) -> dict[str, int]:
         """Table to commits of this life."""
-        return dict(self._commits)
+        return dict(self._figures.commits)
 
     async def writers(self) -> list[dict[str, Any]]:
         """Each writer's state."""
@@ -335,7 +341,7 @@ class Coordinator:
         )
         for identity, entry in producers.items():
             entry["table"] = marks[identity].sequence
-        return {"producers": producers, "quarantined_rows": self._quarantined}
+        return {"producers": producers, "quarantined_rows": self._figures.quarantined}
 
     async def drain(self, timeout: float | None = None) -> dict[str, Any]:
         """Take nothing more, and return when everything accepted is settled or time has run out."""
@@ -355,7 +361,7 @@ class Coordinator:
 
     # ------------------------------------------------------------ the machine
 
-    def _take(self, entry: Entry, payload: Payload) -> asyncio.Future[Any]:
+    def _take(self, entry: Entry, payload: Payload, client: str, weight: float) -> asyncio.Future[Any]:
         ticket = next(self._count)
         parts = [self._part(share, entry.replaces) for share in entry.shares]
         now = self._clock.monotonic()
@@ -373,6 +379,8 @@ class Coordinator:
             expires=entry.expires,
             patient=entry.patient,
             wait_until=None if entry.wait_secs is None else now + entry.wait_secs,
+            client=client,
+            weight=weight,
         )
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._held[ticket] = _Held(entry, payload, given, done)
@@ -394,7 +402,7 @@ class Coordinator:
 
     def _feed(self, event: Event) -> None:
         now = self._clock.monotonic()
-        self._retries += isinstance(event, TRIED_AGAIN)
+        self._figures.retries += isinstance(event, TRIED_AGAIN)
         for command in self._machine.handle(event, now):
             self._carry_out(command)
         self._set_alarm(now)
@@ -411,7 +419,8 @@ class Coordinator:
             self._begin(self._stage(command))
         elif isinstance(command, Commit):
             calls = self._tables.of(command.table)
-            self._begin(self._on_thread(command.table, lambda: calls.commit(command.group), "commit"))
+            producers = [step.producer_id for step in command.group.advances]
+            self._begin(self._on_thread(command.table, lambda: calls.commit(command.group), producers))
         elif isinstance(command, ReadWatermarks):
             calls = self._tables.of(command.table)
             self._begin(self._on_thread(command.table, lambda: calls.read(command.producers), None))
@@ -427,9 +436,9 @@ class Coordinator:
 
     async def _stage(self, command: Stage) -> None:
         began = self._clock.monotonic()
-        for ticket, _ in command.batches:
+        for ticket, token in command.batches:
             if ticket in self._began:
-                self._took("wait", began - self._began[ticket])
+                self._figures.took("wait", began - self._began[ticket], [command.table], [token.producer_id])
         work: dict[int, tuple[Payload, list[Slice]]] = {}
         used: dict[Token, _Held] = {}
         table = None if command.table == self._log_table else command.table
@@ -447,15 +456,16 @@ class Coordinator:
         ):
             # Somebody has sent one of them again: the rows of a client that died may have gone with it.
             event = replace(event, worker_died=True)
-        self._took("stage", self._clock.monotonic() - began)
+        producers = dict.fromkeys(token.producer_id for _, token in command.batches)
+        self._figures.took("stage", self._clock.monotonic() - began, [command.table], producers)
         self._feed(event)
 
-    async def _on_thread(self, table: str, call: Callable[[], Event], stage: str | None) -> None:
+    async def _on_thread(self, table: str, call: Callable[[], Event], commit_of: Sequence[str] | None) -> None:
         began = self._clock.monotonic()
         event = await asyncio.get_running_loop().run_in_executor(self._thread(table), call)
-        if stage is not None:
-            self._took(stage, self._clock.monotonic() - began)
-        self._commits[table] += isinstance(event, CommitLanded)
+        if commit_of is not None:
+            self._figures.took("commit", self._clock.monotonic() - began, [table], commit_of)
+        self._figures.commits[table] += isinstance(event, CommitLanded)
         self._feed(event)
 
     def _holder(self, ticket: int, token: Token) -> _Held | None:
@@ -469,36 +479,18 @@ class Coordinator:
         if entry.sequence is not None and self._newest.get((entry.producer_id, entry.sequence)) == command.ticket:
             del self._newest[entry.producer_id, entry.sequence]
         took = self._clock.monotonic() - self._began.pop(command.ticket)
-        self._took("total", took)
+        self._figures.took("total", took, (), ())  # by table and producer with their rows
         if isinstance(answer, Acknowledged):
-            if not answer.already:
-                self._by_producer.add(
-                    answer.token.producer_id,
-                    sum(share.rows for share in entry.shares if share.table != self._quarantine_table),
-                    sum(share.nbytes for share in entry.shares),
-                    took,
-                )
-                for share in entry.shares:
-                    self._by_table.add(share.table or self._log_table, share.rows, share.nbytes, took)
-                    if share.table == self._quarantine_table:
-                        self._quarantined += share.rows
-                    else:
-                        self._rows += share.rows
-                        self._bytes += share.nbytes
-            self._batches += 1
+            self._figures.acknowledged(entry, answer, took)
             token = answer.token
             outcome: tuple[Any, ...] = (
                 token.producer_id, token.sequence, answer.version, answer.already, dict(answer.beside),
             )  # fmt: skip
         else:
-            self._refusals += 1
+            self._figures.refusals += 1
             outcome = (answer.reason.name, answer.expected, self._error(answer, held.given))
         if not held.done.done():
             held.done.set_result(outcome)
-
-    def _took(self, stage: str, secs: float) -> None:
-        self._latencies[stage].append(secs)
-        self._histograms[stage].add(secs)
 
     def _error(self, refused: Refused, given: Submitted) -> WriterError:
         return refusal_error(refused, given, self._limits.budget_bytes)
@@ -520,12 +512,8 @@ class Coordinator:
         self._alarm = None
         self._feed(Ticked())
 
-    def _window(self) -> int:
-        """Arrow bytes that one client may have unanswered: an equal share of what the budget holds."""
-        cutoff = self._clock.monotonic() - 600
-        for client in [client for client, seen in self._clients.items() if seen < cutoff]:
-            del self._clients[client]
-        return int(self._limits.budget_bytes / WIRE_FACTOR / WINDOW_SHARE / max(1, len(self._clients)))
+    def _heard_of(self, client: str, producer_id: str | None) -> Client:
+        return self._clients.heard_of(client, self._clock.monotonic(), self._config.weight_of(producer_id))
 
 
 CoordinatorActor = ray.remote(Coordinator)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sfwriter.anomaly.watch import Watch
 from sfwriter.exceptions import WriterError, WriterSchemaError
 from sfwriter.ingest.gate import Gate
+from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
 from sfwriter.runtime.examining import Examiner, Findings, rules_of
 from sfwriter.runtime.routing import routed
@@ -29,6 +30,7 @@ class Direct:
         """Prepare; the table is looked at, and may be missing or unreadable."""
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._config = config
+        self._clock = clock
         self._table = log_table
         self._log = Teller(None)
         schema = self._schema()
@@ -37,19 +39,24 @@ class Direct:
         gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
-            more_rules=self.router.breaches if self.router is not None else None,
+            more_rules=rules_with_partitions(
+                self.router.breaches if self.router is not None else None,
+                config.partition_columns,
+                config.schema_validation_mode,
+            ),
             rules=rules,
         )
         self._gate = gate if schema is None else gate.with_schema(schema)
         self._examiner = Examiner(config, rules)
         self._watch = Watch(log_table, clock)
 
-    def admit(self, rows: Any, run_id: str | None) -> tuple[Gated, EncodedBatch, Findings]:
-        """What the gate says, the batch with what is committed beside it, and what was found out.
+    def admit(self, rows: Any, run_id: str | None) -> tuple[Gated, EncodedBatch, Findings, float]:
+        """What the gate says, the batch with what is committed beside it, what was found out, and the seconds it took.
 
         Raises:
             WriterError: as `LogWriter.write_log_rows`.
         """
+        began = self._clock.monotonic()
         try:
             gated = self._gate.admit(rows, run_id)
         except WriterSchemaError:
@@ -61,7 +68,8 @@ class Direct:
         findings = self._examiner.findings(gated.judged, gated.batch.run_id)
         if self._config.enable_anomaly_detection:
             findings = replace(findings, anomalies=self._anomalies(gated))
-        return gated, replace(batch, beside={**batch.beside, **findings.beside}), findings
+        batch = replace(batch, beside={**batch.beside, **findings.beside})
+        return gated, batch, findings, self._clock.monotonic() - began
 
     def remember(self, gated: Gated) -> None:
         """Rows that are committed belong to the history of their steps."""

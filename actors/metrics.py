@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.metrics import Counter, Gauge
@@ -14,6 +14,9 @@ from actors.exposition import COUNTERS, GAUGES
 from actors.options import CALL_TIMEOUT_S, HISTORY_S, NAMESPACE, SNAPSHOT_EVERY_S, actor_name
 from sfwriter.clock import SystemClock
 from sfwriter.limits import process_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 COUNTED = ("rows_total", "bytes_total", "batches_total", "commits_total")
 TOTALS = (*COUNTED, "quarantined_rows_total", "refusals_total", "retries_total", "writer_deaths_total")
@@ -56,6 +59,7 @@ class Metrics:
         for metric in (*self._gauges.values(), *self._counters.values()):
             metric.set_default_tags({"service": service})
         self._counted: dict[str, int] = {}
+        self._newest: dict[str, Any] = {}
         self._history: deque[tuple[float, dict[str, Any]]] = deque(maxlen=int(HISTORY_S / SNAPSHOT_EVERY_S))
         threading.Thread(target=self._keep_looking, name="metrics", daemon=True).start()
 
@@ -65,7 +69,8 @@ class Metrics:
         with self._lock:
             if not self._history:
                 return {}
-            now, newest = self._history[-1]
+            newest = self._newest
+            now = self._history[-1][0]
             then, oldest = next(entry for entry in self._history if entry[0] >= now - RATE_OVER_S)
             span = now - then
             rates = {
@@ -73,6 +78,12 @@ class Metrics:
                 for name in COUNTED
             }
             return {**newest, **rates, "history_secs": now - self._history[0][0]}
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was counted at each look of the last minutes, the oldest first."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return [{"age_secs": now - at, **point} for at, point in self._history]
 
     def ping(self) -> dict[str, Any]:
         """Who and where it is, and its own memory."""
@@ -101,7 +112,13 @@ class Metrics:
             memory["maintenance"] = care.pop("memory_bytes")
         with self._lock:
             figures = {**look, **self._totals.add(look), "actor_memory_bytes": memory, "maintenance": care}
-            self._history.append((self._clock.monotonic(), figures))
+            figures["histograms"] = {stage: kept.figures() for stage, kept in look["histograms"].items()}
+            for by in ("tables", "producers"):
+                figures[by] = look[by].figures()
+            self._newest = figures
+            # Of all figures a few minutes would be hundreds of megabytes.
+            point = {name: figures[name] for name in (*TOTALS, *GAUGES)}
+            self._history.append((self._clock.monotonic(), {**point, "memory_bytes": _sum(memory.values())}))
         self._shown(figures)
 
     def _care(self) -> dict[str, Any] | None:
@@ -122,6 +139,10 @@ class Metrics:
             self._counted[name] = figures[name]
             if more > 0:
                 counter.inc(more)
+
+
+def _sum(sizes: Iterable[int | None]) -> int:
+    return sum(size for size in sizes if size is not None)
 
 
 MetricsActor = ray.remote(Metrics)

@@ -79,7 +79,7 @@ class Service:
         _check_name(name)
         # What cannot be read, and rules that are none, are said here and not by an actor.
         rules_of(config, DeltaRsEngine().open(log_table_spec(config)).stats().schema, SystemClock().now)
-        started_ray = None if join_ray() else start_ray()
+        started_ray = None if join_ray(pass_by_strangers=True) else start_ray()
         try:
             made = cast("Any", CoordinatorActor).options(**coordinator_options(name))
             coordinator = made.remote(name, config, started_ray, origins)
@@ -113,16 +113,30 @@ class Service:
 
     def metrics(self) -> dict[str, Any]:
         """Totals, the last minute's rates, latencies, bytes in flight against the budget, memory of each actor."""
+        figures: dict[str, Any] = self._ask_metrics("read")
+        return figures
+
+    def history(self) -> list[dict[str, Any]]:
+        """The last five minutes, once a second, the oldest first: totals, what is in flight, memory of all actors.
+
+        Each has its `age_secs`. The metrics actor's death costs them.
+
+        Raises:
+            WriterError: as `metrics`.
+        """
+        points: list[dict[str, Any]] = self._ask_metrics("history")
+        return points
+
+    def _ask_metrics(self, method: str) -> Any:
         try:
             actor = ray.get_actor(actor_name(self.name, "metrics"), namespace=NAMESPACE)
-            figures: dict[str, Any] = ray.get(actor.read.remote(), timeout=CALL_TIMEOUT_S)
+            return ray.get(getattr(actor, method).remote(), timeout=CALL_TIMEOUT_S)
         except (ValueError, RayActorError, GetTimeoutError) as error:
             raise WriterError(
                 f"the metrics actor of service {self.name!r} does not answer: {error}",
                 suggestions=["look at health(); the service writes on without it"],
                 retriable=True,
             ) from error
-        return figures
 
     def prometheus(self) -> str:
         """`metrics` as the text that Prometheus reads.
@@ -270,6 +284,7 @@ def connect(
     producer_id: str | None = None,
     on_full: str = "block",
     queue_timeout_secs: float | None = None,
+    schema_validation_mode: str | None = None,
 ) -> LogClient:
     """Join a running service from any process of its Ray.
 
@@ -278,6 +293,7 @@ def connect(
         producer_id: a stable identity for exactly-once over restarts; None for a new random one.
         on_full: what a call does that finds the window full: `block`, or `raise` at once.
         queue_timeout_secs: how long it blocks; None for what the service is configured with.
+        schema_validation_mode: what becomes of this client's bad rows; None for what the service is configured with.
 
     Raises:
         WriterError: no Ray or no service of this name runs.
@@ -289,7 +305,7 @@ def connect(
         )
     coordinator = _find(name)
     identity = uuid.uuid4().hex[:12]
-    welcome = _patient_get(lambda: coordinator.enter.remote(identity), CALL_TIMEOUT_S)
+    welcome = _patient_get(lambda: coordinator.enter.remote(identity, producer_id), CALL_TIMEOUT_S)
     if welcome["version"] != __version__:
         raise WriterConfigurationError(
             f"this client is sfwriter {__version__}, and service {name!r} runs {welcome['version']}",
@@ -298,6 +314,8 @@ def connect(
     changes: dict[str, Any] = {"producer_id": producer_id}
     if queue_timeout_secs is not None:
         changes["queue_timeout_secs"] = queue_timeout_secs
+    if schema_validation_mode is not None:
+        changes["schema_validation_mode"] = schema_validation_mode
     config = welcome["config"].replace(**changes)
     channel = RemoteChannel(name, coordinator, config, identity, welcome["window_bytes"], on_full=on_full)
     return LogClient(config, channel)
@@ -316,7 +334,10 @@ def _find(name: str) -> Any:
     try:
         return ray.get_actor(actor_name(name, "coordinator"), namespace=NAMESPACE)
     except ValueError:
-        raise WriterError(f"no service {name!r} runs in this Ray", suggestions=[how]) from None
+        raise WriterError(
+            f"no service {name!r} runs in the Ray at {ray.get_runtime_context().gcs_address}",
+            suggestions=[how, "or set RAY_ADDRESS where it runs in another Ray"],
+        ) from None
 
 
 def _patient_get(call: Any, timeout: float) -> Any:

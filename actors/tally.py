@@ -16,6 +16,7 @@ BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 """Upper bounds of the histograms' buckets; the last bucket has no bound."""
 
 OTHER = "other"
+TOTAL = "total"
 MOST_KEYS = 100
 
 
@@ -49,17 +50,24 @@ class Histogram:
 
 
 class _Entry:
-    __slots__ = ("batches", "nbytes", "rows", "took")
+    __slots__ = ("batches", "nbytes", "rows", "stages")
 
     def __init__(self) -> None:
         self.batches = self.rows = self.nbytes = 0
-        self.took = Histogram()
+        self.stages: dict[str, Histogram] = {}
 
     def merge(self, other: _Entry) -> None:
         self.batches += other.batches
         self.rows += other.rows
         self.nbytes += other.nbytes
-        self.took.merge(other.took)
+        for stage, took in other.stages.items():
+            self.stage(stage).merge(took)
+
+    def stage(self, name: str) -> Histogram:
+        found = self.stages.get(name)
+        if found is None:
+            found = self.stages[name] = Histogram()
+        return found
 
 
 class Tally:
@@ -73,19 +81,40 @@ class Tally:
 
     def add(self, key: str, rows: int, nbytes: int, secs: float) -> None:
         """Count one batch that was committed `secs` after it came."""
-        entry = self._entries.pop(key, None) or _Entry()
-        self._entries[key] = entry
+        entry = self._entry(key)
         entry.batches += 1
         entry.rows += rows
         entry.nbytes += nbytes
-        entry.took.add(secs)
-        if len(self._entries) > self._most:
-            self._other.merge(self._entries.popitem(last=False)[1])
+        entry.stage(TOTAL).add(secs)
+
+    def took(self, key: str, stage: str, secs: float) -> None:
+        """Count how long a stage took for a key."""
+        self._entry(key).stage(stage).add(secs)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """Key to `batches`, `rows`, `bytes` and `latency` (see `Histogram.figures`), the latest active last."""
-        entries = {OTHER: self._other} if self._other.batches else {}
+        """Key to `batches`, `rows`, `bytes`, `latency` and `stages`, the latest active last.
+
+        `latency` is a batch's from its arrival to its answer, `stages` are those that it went through by name, each
+        as in `Histogram.figures`.
+        """
+        entries = {OTHER: self._other} if self._other.stages else {}
         return {
-            key: {"batches": entry.batches, "rows": entry.rows, "bytes": entry.nbytes, "latency": entry.took.figures()}
+            key: {
+                "batches": entry.batches,
+                "rows": entry.rows,
+                "bytes": entry.nbytes,
+                "latency": entry.stage(TOTAL).figures(),
+                "stages": {stage: took.figures() for stage, took in entry.stages.items()},
+            }
             for key, entry in (*entries.items(), *self._entries.items())
         }
+
+    def _entry(self, key: str) -> _Entry:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            return entry
+        entry = self._entries[key] = _Entry()
+        if len(self._entries) > self._most:
+            self._other.merge(self._entries.popitem(last=False)[1])
+        return entry

@@ -30,9 +30,10 @@ class Outbound:
         number: as sent, None while it has none.
         resent: it was sent before and the answer was lost.
         queued_at: when it joined the queue, the client's time.
+        tables: that it has rows for, as its shares name them; empty before it is sent.
     """
 
-    __slots__ = ("delivery", "future", "line", "nbytes", "number", "queued_at", "resent")
+    __slots__ = ("delivery", "future", "line", "nbytes", "number", "queued_at", "resent", "tables")
 
     def __init__(self, delivery: Delivery, future: Future[Receipt], line: Line, now: float) -> None:
         """Begin a delivery that was not sent."""
@@ -43,6 +44,7 @@ class Outbound:
         self.number = delivery.sequence
         self.resent = False
         self.queued_at = now
+        self.tables: tuple[str | None, ...] = ()
 
     @property
     def assigned(self) -> bool:

@@ -52,6 +52,7 @@ class Entry:
         wait_secs: how long it waits for memory; None for ever.
         replaces: see `sfwriter.runtime.channel.Delivery`.
         shares: its rows, table by table, in the order in which they are committed.
+        gate_secs: what the client's gate took.
     """
 
     producer_id: str
@@ -66,6 +67,7 @@ class Entry:
     wait_secs: float | None
     replaces: frozenset[str]
     shares: tuple[Share, ...]
+    gate_secs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,31 @@ class Payload:
 
 
 @dataclass(frozen=True, slots=True)
+class Ack:
+    """How long a batch took from its call to the client's answer. `tables` as in its shares."""
+
+    producer_id: str
+    tables: tuple[str | None, ...]
+    secs: float
+
+
+@dataclass(frozen=True, slots=True)
 class Parcel:
-    """What one call of a client brings, and how long its rows took to pack."""
+    """What one call of a client brings.
+
+    Attributes:
+        entries: batches.
+        payload: their rows.
+        packed_secs: what it took to pack those.
+        sender: the producer id that the client was connected with; None for a random one.
+        acks: of the batches that were answered since the last parcel.
+    """
 
     entries: tuple[Entry, ...]
     payload: Payload
     packed_secs: float
+    sender: str | None = None
+    acks: tuple[Ack, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,44 @@ def crash(
 
 
 @app.command(
+    epilog="Examples:  python -m benchmarks steady --minutes 60  ·  python -m benchmarks steady --minutes 2 --json -"
+)
+def steady(
+    minutes: Annotated[float, typer.Option(min=0.05, help="How long.")] = 5.0,
+    folder: Annotated[Path | None, typer.Option(help="Where the table goes; by default a new one.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all looks there; - is stdout.")
+    ] = None,
+) -> None:
+    """Write to a service steadily, large and small, and see whether memory, latency, files or log grow."""
+    from benchmarks.steady import steady as run_steady
+
+    errors = Console(stderr=True)
+    scratch = Path(tempfile.mkdtemp(prefix="sfwriter-steady-", dir=folder))
+
+    def told(secs: float, look: dict[str, float]) -> None:
+        if errors.is_terminal:
+            mib = look["memory_bytes"] / (1 << 20)
+            errors.print(f"[dim]{secs:6.0f} s  {mib:,.0f} MiB  {look['files']:.0f} files[/dim]", highlight=False)
+
+    try:
+        found = run_steady(60 * minutes, scratch, told)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if json_file is not None:
+        _write(json_file, found)
+    counts = f"{found['rows']:,} rows in {found['calls']:,} calls and {found['commits']:,} commits"
+    lines = (
+        f"{minutes:g} minutes: {counts}, each there once",
+        f"last fifth over the second: memory {found['memory_growth']:+.1%}, median ack {found['latency_growth']:+.1%}",
+        f"p50 {found['p50_ms']:.0f} ms, p99 {found['p99_ms']:.0f} ms",
+        f"{found['files']:.0f} files, {found['most_files']:.0f} at most",
+        f"{found['most_log_entries']:.0f} log entries at most",
+    )
+    errors.print("\n".join(lines), highlight=False)
+
+
+@app.command(
     epilog="Examples:  python -m benchmarks run  ·  python -m benchmarks run backfill --rounds 5  ·  "
     "python -m benchmarks run --quick --json figures.json"
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,6 +37,7 @@ from sfwriter.options import (
     Rules,
     Secrets,
     StorageOptions,
+    Weights,
     Whole,
     same_rule,
 )
@@ -106,6 +108,8 @@ class WriterConfig(BaseModel):
         validation_rules: column to rules that every written row is checked by.
         partition_columns: Delta partitioning at creation.
         idempotency_retention_days: days that a table remembers idempotency keys and random producers.
+        client_weights: producer id of a service's client, or a pattern of ids, to its share beside the
+            others, 0.01 to 100; a client that nothing names has 1.
 
     Raises:
         WriterConfigurationError: options are wrong or unknown; it names all of them.
@@ -157,6 +161,7 @@ class WriterConfig(BaseModel):
     validation_rules: Annotated[FrozenDict[str, FrozenList[Any]], Rules()] = FrozenDict()
     partition_columns: Annotated[FrozenList[str], ColumnNames(PARTITIONABLE)] = FrozenList()
     idempotency_retention_days: Annotated[float, Number(0, 36_500, above=True)] = 7
+    client_weights: Annotated[FrozenDict[str, float], Weights(0.01, 100)] = FrozenDict()
 
     if TYPE_CHECKING:
 
@@ -196,6 +201,7 @@ class WriterConfig(BaseModel):
             validation_rules: Mapping[str, Any] = ...,
             partition_columns: list[str] | tuple[str, ...] = ...,
             idempotency_retention_days: float = ...,
+            client_weights: Mapping[str, float] = ...,
         ) -> None: ...
 
     else:
@@ -327,6 +333,14 @@ class WriterConfig(BaseModel):
         """Whether rows may go to other tables than the configured one."""
         return (self.table_name_pattern or DEFAULT_PATTERN) != DEFAULT_PATTERN or bool(self.table_suffix_pattern)
 
+    def weight_of(self, client: str | None) -> float:
+        """The weight of a client by its producer id: of the id itself, else of the first pattern that it matches."""
+        if client is None:
+            return 1.0
+        if client in self.client_weights:
+            return self.client_weights[client]
+        return next((weight for name, weight in self.client_weights.items() if fnmatchcase(client, name)), 1.0)
+
     def generate_table_name(
         self,
         pipeline_id: str | None = None,
@@ -364,11 +378,29 @@ class WriterConfig(BaseModel):
 
     __hash__ = None  # type: ignore[assignment]  # it holds dicts and expressions
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refused: another thread may be using it."""
+        raise _immutable(name)
+
+    def __delattr__(self, name: str) -> None:
+        """Refused, too."""
+        raise _immutable(name)
+
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """What was given, in the order of the fields."""
         for name in type(self).model_fields:
             if name in self.model_fields_set:
                 yield name, getattr(self, name)
+
+
+def _immutable(name: str) -> WriterConfigurationError:
+    return WriterConfigurationError(
+        f"{name} cannot be set or deleted: a WriterConfig is immutable",
+        problems=[f"{name} cannot be set or deleted"],
+        context={"field": name},
+        suggestions=[f"config.replace({name}=...) gives a changed one"],
+        code="configuration",
+    )
 
 
 def _kind(option: str) -> Kind:

@@ -134,7 +134,8 @@ class WriterSchemaError(WriterError):
     Attributes:
         expected_schema: column to the type that the table keeps; None where it is not known.
         actual_schema: column to the type that the rows have; None where it is not known.
-        validation_errors: one dict for each value that does not fit: `row`, `column`, `value`, `expected`.
+        validation_errors: one dict for each bad row: `row`, all its `reasons`, the `column`, `value` and `expected`
+            type of its first value that does not fit, and each such value in `values`.
     """
 
     def __init__(

@@ -304,6 +304,30 @@ class StorageOptions(Kind):
 
 
 @dataclass(frozen=True)
+class Weights(Kind):
+    """A client's producer id, or a pattern of ids with `*` and `?`, to its weight."""
+
+    low: float
+    high: float
+
+    def check(self, value: Any) -> FrozenDict[str, float]:
+        """A mapping of text to numbers in their range."""
+        rule = f"must be a dict of producer id to a weight from {self.low:g} to {self.high:g}"
+        if not isinstance(value, Mapping):
+            raise ValueError(rule)
+        for client, weight in value.items():
+            if not isinstance(client, str) or not client.strip():
+                raise ValueError(f"{rule}; {client!r} is no producer id")
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not self.low <= weight <= self.high:
+                raise ValueError(f"{rule}; {client!r} has {weight!r}")
+        return FrozenDict(value)
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """A JSON object; no text is an empty one."""
+        return dict(_from_json(text or "{}", dict, "must be a JSON object of producer id to weight"))
+
+
+@dataclass(frozen=True)
 class Rules(Kind):
     """A column to its rules: SQL text, `Column`, a pyarrow expression, or a Spark column."""
 

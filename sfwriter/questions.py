@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.analytics.export import Export, export_rows, make_folder
@@ -24,10 +23,12 @@ from sfwriter.metrics import MIB
 from sfwriter.report.newest import newest_rows, show_rows
 from sfwriter.runtime.blueprint import retention_days, warehouse_url
 from sfwriter.runtime.replay import replayed
+from sfwriter.storage.place import local_root
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Mapping
+    from pathlib import Path
 
     from sfwriter.clock import Clock
     from sfwriter.config import WriterConfig
@@ -122,7 +123,7 @@ class Questions:
                 "row": parse_row(row["row"]),
                 "reasons": row["reasons"],
                 "quarantine_id": row["quarantine_id"],
-                "quarantined_at": row["quarantined_at"],
+                "quarantined_at": row["quarantined_at"].astimezone(timezone.utc),
             }
             for row in rows
         ]
@@ -231,8 +232,8 @@ class Questions:
             return export_rows(self._log_table, wanted)
 
     def _exports_folder(self) -> Path | None:
-        warehouse = warehouse_url(self.config)
-        return None if "://" in warehouse else Path(warehouse) / "exports"
+        folder = local_root(warehouse_url(self.config))
+        return None if folder is None else folder / "exports"
 
     def _export_name(self) -> str:
         return f"{self.config.table_fqn}-{self._clock.now():%Y%m%dT%H%M%SZ}"

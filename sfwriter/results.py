@@ -110,7 +110,7 @@ class TableInfo(TypedDict):
     engine: str
     engine_road: str
     engine_road_reason: str
-    idempotency_retention_days: float
+    idempotency_retention_days: float | None
 
 
 class TakeOverResult(TypedDict):

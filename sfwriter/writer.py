@@ -15,7 +15,7 @@ import uuid
 import weakref
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSch
 from sfwriter.frames import MOST_WATCHED, Frames
 from sfwriter.ingest.gate import Gate, check_run_id
 from sfwriter.ingest.inputs import opened
+from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.maintenance.keeper import Keeper
@@ -55,13 +56,14 @@ from sfwriter.runtime.routing import replaced_tables, routed, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
 
     from sfwriter.clock import Clock
-    from sfwriter.ingest.gate import Gated
+    from sfwriter.ingest.gate import Gated, Mode
+    from sfwriter.ingest.partitions import MoreRules
     from sfwriter.results import (
         AnomalyResult,
         BatchesResult,
@@ -80,10 +82,16 @@ INTERRUPT_GRACE_S = 30.0
 """How long an interrupted call waits to learn whether its commit, already under way, has landed."""
 
 
-class _Call(Future["WriteResult"]):
-    """The future of one call's result, and its delivery's, by which the call can be withdrawn."""
+class Call(Future["WriteResult"]):
+    """The future of one call's result, and its delivery's, by which the call can be withdrawn. Can be awaited."""
 
     delivery: Future[Receipt] | None = None
+
+    def __await__(self) -> Generator[Any, None, WriteResult]:
+        """The result, without holding up the event loop."""
+        import asyncio  # whoever awaits has it; for all others it is a tenth of this module's import
+
+        return asyncio.wrap_future(self).__await__()
 
 
 class LogWriter(Questions):
@@ -154,10 +162,11 @@ class LogWriter(Questions):
         self._by_spark = getattr(self._engine, "column_rules", None)
         self._rules = rules_of(config, stats.schema, self._clock.now, self._by_spark)
         self._examiner = Examiner(config, self._rules)
+        self._partition_columns = stats.partition_columns if stats.exists else tuple(config.partition_columns)
         self._gate = Gate(
             config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
-            more_rules=self._router.breaches if self._router is not None else None,
+            more_rules=self._more_rules(config.schema_validation_mode),
             rules=self._rules,
         )
         self._columns: pa.Schema | None = None
@@ -178,6 +187,11 @@ class LogWriter(Questions):
 
     _takes_frames = True
     """Whether Spark DataFrames can be staged beside this writer's channel; the service's client cannot."""
+
+    def _more_rules(self, mode: Mode) -> MoreRules | None:
+        """What rows must have beside the built-in rules: a table to go to, a folder to lie in."""
+        named = None if self._router is None else self._router.breaches
+        return rules_with_partitions(named, self._partition_columns, mode)
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
@@ -409,7 +423,7 @@ class LogWriter(Questions):
             "lenient",
             evolution=self.config.enable_schema_evolution,
             extra_fields=self._columns,
-            more_rules=self._router.breaches if self._router is not None else None,
+            more_rules=self._more_rules("lenient"),
             rules=self._rules,
         )
 
@@ -525,6 +539,12 @@ class LogWriter(Questions):
         """Close."""
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        """Refused: threads and handles stay in the process that opened them."""
+        raise TypeError(
+            f"a {type(self).__name__} can be neither pickled nor copied; hand on its config, and open a writer from it"
+        )
+
     def __repr__(self) -> str:
         """The table and the producer."""
         return f"{type(self).__name__}({self._log_table.spec.name!r}, producer_id={self._producer_id!r})"
@@ -543,14 +563,15 @@ class LogWriter(Questions):
         told = self._log.warning if result["quarantined_rows"] else self._log.info
         told(
             "{}: {} rows written as version {} (batch {}), {} quarantined{}",
-            result["table_fqn"], result["rows_written"], result["version"], result["batch_id"],
-            result["quarantined_rows"], ", it was there already" if result["already_written"] else "",
+            result["table_fqn"] or ", ".join(result["tables"]),
+            result["rows_written"], result["version"], result["batch_id"], result["quarantined_rows"],
+            ", it was there already" if result["already_written"] else "",
             table=self._log_table.spec.name,
             **{name: result[name] for name in _LOGGED},  # type: ignore[literal-required]  # keys of the result
         )  # fmt: skip
         return result
 
-    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> _Call:
+    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> Call:
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
         return self._submit(encode, producer_id, number, checked=checked, expires=expires)
 
@@ -560,7 +581,7 @@ class LogWriter(Questions):
     def _encoder_of_run(self, execution_result: Any, run_id: str | None) -> Callable[[], Gated]:
         return lambda: self._encode(execution_result_rows(execution_result, run_id), run_id)
 
-    def _wait(self, future: _Call) -> WriteResult:
+    def _wait(self, future: Call) -> WriteResult:
         """Wait for a result. An interrupt gives the call up, and waits until that is settled."""
         try:
             return future.result()
@@ -582,11 +603,11 @@ class LogWriter(Questions):
         patient: bool = False,
         series: Series | None = None,
         replaces: bool = True,
-    ) -> _Call:
+    ) -> Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
         started = self._clock.monotonic()
-        future = _Call()
+        future = Call()
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
@@ -620,6 +641,7 @@ class LogWriter(Questions):
             wait_secs=None if patient else self.config.queue_timeout_secs,
             series=series,
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
+            gate_secs=self._clock.monotonic() - started,
             made=_made_files(gated),
         )
         try:
@@ -658,7 +680,7 @@ class LogWriter(Questions):
             self._log.warning("{}: anomalies not looked for: {}", self._log_table.spec.name, error.message)
             return None
 
-    def _settle(self, future: _Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
+    def _settle(self, future: Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
         future.delivery = None
         error = done.exception()

@@ -50,6 +50,7 @@ DEFAULTS = {
     "validation_rules": {},
     "partition_columns": [],
     "idempotency_retention_days": 7,
+    "client_weights": {},
 }
 
 SECRET = "s3cr3t-v4lue"
@@ -124,6 +125,7 @@ WRONG = [
     ("validation_rules", [None, [], {"": "a > 0"}, {"a": ""}, {"a": [" "]}, {"a": [5]}, {"a": Column("")}, {1: "a"}]),
     ("partition_columns", ["phase", ["phase", "phase"], ["nope"], ["start_time"], [1], None, ["metadata"]]),
     ("idempotency_retention_days", [0, -1, True, "7"]),
+    ("client_weights", [None, [], {"a": 0}, {"a": -1}, {"a": True}, {"a": "2"}, {"": 1}, {1: 1}, {"a": float("nan")}]),
 ]
 
 
@@ -190,6 +192,13 @@ def test_a_config_cannot_be_changed():
         with pytest.raises((TypeError, ValueError)):
             change()
     assert config == config.replace()
+
+
+@pytest.mark.parametrize("change", [lambda c: setattr(c, "batch_size", 5), lambda c: delattr(c, "batch_size")])
+def test_who_tries_to_change_a_config_is_told_of_replace(change):
+    with pytest.raises(WriterConfigurationError, match="immutable") as refused:
+        change(WriterConfig())
+    assert "replace(batch_size=" in refused.value.suggestions[0]
 
 
 def test_a_config_keeps_its_own_copies_of_what_it_was_given():

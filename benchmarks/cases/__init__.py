@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import acks, backfill, care, core, dicts, judging, memory, questions, service, start, versions
+from benchmarks.cases import (
+    acks,
+    backfill,
+    care,
+    core,
+    crowd,
+    dicts,
+    judging,
+    memory,
+    questions,
+    service,
+    start,
+    versions,
+)
 
 CASES = {
     case.name: case
@@ -15,6 +28,10 @@ CASES = {
         acks.THREADS,
         acks.COMMIT,
         service.ACKS,
+        crowd.CLIENTS,
+        crowd.SMALL,
+        crowd.ANSWERS,
+        crowd.MEMORY,
         versions.CASE,
         memory.CASE,
         dicts.CASE,

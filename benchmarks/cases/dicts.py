@@ -18,8 +18,8 @@ BATCH = 10_000
 
 
 def prepare(_folder: Path, scale: Scale) -> Mapping[str, Any]:
-    """300,000 rows; each child makes them anew."""
-    return {"rows": rows_for(scale, full=300_000, quick=60_000, tiny=3_000)}
+    """A million rows; each child makes them anew."""
+    return {"rows": rows_for(scale, full=1_000_000, quick=60_000, tiny=3_000)}
 
 
 def run_sfwriter(setting: Setting) -> Figures:
@@ -52,6 +52,7 @@ def _run_peer(setting: Setting, *, streamed: bool) -> Figures:
 def with_sfwriter(warehouse: str, rows: int) -> Figures:
     """The writer's opening and closing count."""
     from sfwriter import LogWriter, WriterConfig
+    from sfwriter.storage import delta_rs  # noqa: F401  the writer loads it when it opens; the peers have theirs loaded
 
     batches = _batches(rows)
     watch = Stopwatch()

@@ -56,14 +56,14 @@ class CrashingCoordinator(Coordinator):
         setattr(actors.pool, "WriterActor", ray.remote(CrashingWriter))  # noqa: B010  for this process alone
         super().__init__(service, *args)
 
-    async def _on_thread(self, table: str, call: Callable[[], Any], stage: str | None) -> None:
+    async def _on_thread(self, table: str, call: Callable[[], Any], commit_of: Any) -> None:
         def crashing() -> Any:
             reached(self._service, "before commit")
             event = call()
             reached(self._service, "after commit")
             return event
 
-        await super()._on_thread(table, crashing if stage == "commit" else call, stage)
+        await super()._on_thread(table, call if commit_of is None else crashing, commit_of)
 
     def _settle(self, command: Any) -> None:
         reached(self._service, "before ack")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import shutil
 from pathlib import Path
@@ -45,6 +46,7 @@ class Place:
                 shutil.rmtree(self.folder)
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise PlaceError(f"{self.folder} is there and is not an earlier demo's; name another --folder")
+        self._made = [above for above in self.folder.parents if not above.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             owner.touch()
@@ -53,8 +55,11 @@ class Place:
         self._lock = _locked(owner)
 
     def remove(self) -> None:
-        """Delete the folder and all in it."""
+        """Delete the folder and all in it, and the folders above that were made for it and hold nothing else."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for above in self._made:
+                above.rmdir()
 
 
 def _locked(owner: Path) -> TextIO:

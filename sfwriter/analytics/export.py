@@ -14,7 +14,6 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sfwriter.exceptions import WriterTableError, WriterValidationError
+from sfwriter.ingest.values import INT64_MAX, plain
 from sfwriter.runtime.query import quoted, rows_of, twice
 from sfwriter.storage.place import fsync_path
 
@@ -38,8 +38,11 @@ _OPTIONS = {
     "csv": "FORMAT csv, HEADER true",
     "parquet": "FORMAT parquet, COMPRESSION zstd",
 }
-_FORMULA = r"^[=+\-@\t\r]"
-"""What makes a spreadsheet run a cell (OWASP, CSV injection)."""
+_FORMULA = r"^(?:[\t\r\n]|\s*[=+\-@＝＋－＠])"
+"""What makes a spreadsheet run a cell (OWASP, CSV injection): some trim blanks and take wide signs for narrow ones."""
+
+MAX_NAME = 200
+"""Characters of a file's name, with room for what is added within the 255 bytes of a file system."""
 
 MIB = 2**20
 _ORDER = ("logged_at", "start_time", "run_started_at")
@@ -93,7 +96,7 @@ class Export:
             return cls(format, limit, dict(filters or {}), _checked_path(path))
         if folder is None:
             raise _refused("path", path, "a file on a local disk: the warehouse is in an object store", 'path="a.json"')
-        return cls(format, limit, dict(filters or {}), folder / f"{name}-{uuid.uuid4().hex[:8]}.{format}")
+        return cls(format, limit, dict(filters or {}), folder / f"{name[-MAX_NAME:]}-{uuid.uuid4().hex[:8]}.{format}")
 
 
 def export_rows(table: TableReader, wanted: Export) -> ExportResult:
@@ -150,9 +153,9 @@ def _written(table: TableReader, wanted: Export, sets: Mapping[str, Any], hidden
     order = ", ".join(f"{quoted(name)} DESC NULLS LAST" for name in _ORDER if name in schema.names)
     query = f"SELECT {shown} FROM log" + (f" ORDER BY {order}" if order else "")  # noqa: S608  names of columns
     if wanted.limit is not None:
-        query += f" LIMIT {wanted.limit}"
+        query += f" LIMIT {min(wanted.limit, INT64_MAX)}"
     target = str(hidden).replace("'", "''")
-    with rows_of(rows, schema.names) as log:
+    with rows_of(rows, schema.names, as_kept=True) as log:
         try:
             return int(log.execute(f"COPY ({query}) TO '{target}' ({_OPTIONS[wanted.format]})").fetchall()[0][0])
         except duckdb.IOException as error:
@@ -195,14 +198,14 @@ def _value_set(schema: pa.Schema, name: Any, value: Any) -> pa.Array:
     kind = schema.field(name).type
     types, words = _KINDS.get(kind, ((object,), f"a value of {kind}"))
     values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
-    plain = [entry.value if isinstance(entry, Enum) else entry for entry in values]
-    for entry in plain:
+    wanted = [plain(entry) for entry in values]
+    for entry in wanted:
         is_flag = isinstance(entry, bool)
         if entry is not None and (not isinstance(entry, types) or (is_flag and bool not in types)):
             raise _refused(f"filters[{name!r}]", entry, f"{words}, or None", '{"phase": ["silver", "gold"]}')
     aware = [
         entry.replace(tzinfo=timezone.utc) if isinstance(entry, datetime) and entry.tzinfo is None else entry
-        for entry in plain
+        for entry in wanted
     ]
     try:
         return pa.array(aware, kind)

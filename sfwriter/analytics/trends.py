@@ -7,11 +7,14 @@ UTC's. A row whose `success` is null did not succeed.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.runtime.query import TIMES, rows_of, twice
+from sfwriter.runtime.query import TIMES, figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from sfwriter.analytics.window import Window
     from sfwriter.results import TrendsResult
     from sfwriter.storage.engine import TableReader
@@ -55,14 +58,25 @@ def _trends(table: TableReader, window: Window) -> TrendsResult:
     stats = table.stats()
     if stats.schema is None:
         return _of(None, [], available=False)
-    known = stats.schema.names
-    reader = table.scan([name for name in _COLUMNS if name in known], window.predicate(known))
-    with rows_of(reader, _COLUMNS) as log:
-        found = log.execute(_QUERY, [window.since])
-        names = [column[0] for column in found.description]
-        rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    rows = _asked(table, window, stats.schema, as_kept=True)
+    if any(_is_spoiled(row) for row in rows):
+        rows = _asked(table, window, stats.schema, as_kept=False)
+    rows = [{name: figure(value) for name, value in row.items()} for row in rows]
     whole = next((row for row in rows if row["whole"] and row["executions"]), None)
     return _of(whole, [row for row in rows if not row["whole"]], available=True)
+
+
+def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bool) -> list[dict[str, Any]]:
+    reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
+    with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
+        found = log.execute(_QUERY, [window.since])
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def _is_spoiled(row: dict[str, Any]) -> bool:
+    """Whether NaN or infinity is among the numbers: nothing else makes such a mean."""
+    return any(isinstance(row[name], float) and not isfinite(row[name]) for name in ("mean", "validation_mean"))
 
 
 def _of(whole: dict[str, Any] | None, days: list[dict[str, Any]], *, available: bool) -> TrendsResult:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sfwriter.anomaly.history import Histories, Key, Pipeline, Run
 from sfwriter.anomaly.judge import Judge, Verdict, missing
 from sfwriter.anomaly.model import KEPT
-from sfwriter.runtime.query import TIMES, rows_of, twice
+from sfwriter.runtime.query import TIMES, figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +89,7 @@ class Watch:
         for row in rows.select(names).to_pylist():
             moment = next((row[name] for name in TIMES if row.get(name) is not None), None)
             at = now if moment is None else moment.timestamp()
-            duration, processed, rate = (row[name] for name in _NUMBERS)
+            duration, processed, rate = (figure(row[name]) for name in _NUMBERS)
             yield (
                 Key(row["pipeline_id"], row["step_name"], row["run_mode"]),
                 Run(row["run_id"], at, duration, processed, rate, row["success"] is not False),
@@ -116,7 +116,7 @@ class Watch:
             return None
         known = set(stats.schema.names)
         predicate = _one_of(pipelines) if "pipeline_id" in known else None
-        reader = self._table.scan([name for name in COLUMNS if name in known], predicate)
+        reader = self._table.scan(readable(stats.schema, COLUMNS), predicate)
         found: dict[tuple[str | None, str | None], Pipeline] = {}
         with rows_of(reader, COLUMNS) as log:
             for pipeline_id, run_mode, step_name, *run in log.execute(_NEWEST).fetchall():

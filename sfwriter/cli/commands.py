@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from sfwriter.sources import Found
 
 
+LISTED = 3
+"""Files that a note names."""
+
+
 def backfill(
     names: Sequence[str],
     *,
@@ -52,8 +56,14 @@ def backfill(
     for folder in found.empty:
         _note(f"{folder} is empty: there is nothing to read")
     if found.skipped:
-        some = ", ".join(path.name for path in found.skipped[:3])
-        _note(f"{len(found.skipped)} files are left out, their names say they are something else: {some}")
+        some = ", ".join(path.name for path in found.skipped[:LISTED])
+        count = len(found.skipped)
+        left = (
+            "1 file is left out, its name says it is"
+            if count == 1
+            else f"{count} files are left out, their names say they are"
+        )
+        _note(f"{left} something else: {some}{', …' if count > LISTED else ''}")
     _use_returning_memory()
     with _stoppable() as check, _writer(config, service, mode, warehouse) as writer:
         result = _run(writer, found, check, as_new=as_new, quiet=quiet)
@@ -101,7 +111,7 @@ def _writer(config: WriterConfig, service: str | None, mode: str | None, warehou
         with LogWriter(config=config) as writer:
             yield writer
         return
-    with _connect(service) as client:
+    with _connect(service, mode) as client:
         running = client.config
         if running.table_fqn != config.table_fqn:
             raise _usage(
@@ -113,11 +123,6 @@ def _writer(config: WriterConfig, service: str | None, mode: str | None, warehou
                 f"service {service!r} writes to the warehouse {running.warehouse}, not to {warehouse}",
                 "leave out --warehouse, or --service",
             )
-        if mode is not None and running.schema_validation_mode != mode:
-            raise _usage(
-                f"service {service!r} works in mode {running.schema_validation_mode}, not in {mode}",
-                f"leave out --mode, or finish without --service: --warehouse {running.warehouse} --mode {mode}",
-            )
         yield client
 
 
@@ -125,8 +130,8 @@ def _place(warehouse: str) -> str:
     return warehouse.rstrip("/") if "://" in warehouse else str(Path(warehouse).expanduser().resolve())
 
 
-def _connect(name: str) -> LogWriter:
-    return cast("LogWriter", loaded("connect")(name))
+def _connect(name: str, mode: str | None) -> LogWriter:
+    return cast("LogWriter", loaded("connect")(name, schema_validation_mode=mode))
 
 
 def _usage(what: str, advice: str) -> WriterConfigurationError:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def told(error: WriterError) -> str:
     """What went wrong and what to do, in one line."""
-    return one_line("; ".join([error.message.rstrip(". "), *error.suggestions]))
+    return one_line("; ".join(part.rstrip(". ") for part in (error.message, *error.suggestions)))
 
 
 def one_line(text: str) -> str:
@@ -62,10 +62,13 @@ def one_line(text: str) -> str:
 
 def _of_framework(error: Exception, *, debug: bool, as_json: bool) -> int:
     """Typer's own exceptions by their shape: it brings a copy of click along, older versions do not."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(getattr(error, "message", error), file=sys.stderr)
+        return USAGE
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         command = getattr(context, "command_path", None) or "sfwriter"
-        text = f"{error.format_message()} See {command} --help"
+        text = f"{error.format_message().rstrip('. ')}; see {command} --help"
         return _failed(getattr(error, "exit_code", USAGE), text, error, debug=debug, as_json=as_json)
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))

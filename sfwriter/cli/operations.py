@@ -103,7 +103,7 @@ def _runs(service_class: Any, name: str) -> bool:
     except WriterConfigurationError:
         raise
     except WriterError as error:
-        if error.code == "unreachable":
+        if error.code in {"unreachable", "unauthenticated"}:
             raise
         return False
     return True

@@ -106,26 +106,23 @@ class Admission:
             return
         producer = batch.producer
         producer.waiting.append(batch)
-        core.queue.setdefault(producer.identity, producer)
+        core.queue.join(producer)
         if batch.wait_until is not None:
             core.ring_at(batch.wait_until, batch)
 
     def let_in_waiting(self) -> None:
-        """Let in what fits, one batch of each producer in turn.
+        """Let in what fits, by turns.
 
         The first that does not fit holds up all: else a large batch would starve behind small ones.
         """
         core = self._core
         while core.queue:
-            identity, producer = next(iter(core.queue.items()))
+            producer = core.queue.first()
             if not core.budget.fits(producer.waiting[0].given.cost):
                 self._make_room()
                 return
             batch = producer.waiting.popleft()
-            if producer.waiting:
-                core.queue.move_to_end(identity)
-            else:
-                del core.queue[identity]
+            core.queue.took(producer, batch.given)
             self._let_in(batch)
 
     def _make_room(self) -> None:
@@ -198,13 +195,13 @@ class Admission:
             core.refuse(batch, Reason.WITHDRAWN)
 
     def flushed(self, _: Flushed | Closed) -> None:
-        """Seal what is open, and make nobody wait for company."""
+        """Seal what is open, and make nobody wait for company. What is much is staged by all slots: nothing follows."""
         core = self._core
         for batch in core.tickets.values():
             batch.patient = False
         for lane in core.lanes.values():
             if lane.open_count:
-                core.seal(lane)
+                core.seal(lane, min(core.slots, lane.open_bytes // core.limits.min_part_bytes))
 
     def closed(self, event: Closed) -> None:
         """Take nothing more."""

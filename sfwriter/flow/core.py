@@ -17,6 +17,7 @@ from sfwriter.flow.batches import Batch, BatchState, Job, JobState
 from sfwriter.flow.budget import Budget
 from sfwriter.flow.lane import NEVER, Lane
 from sfwriter.flow.producers import Producer, Stand, Verdict, is_there, judge, single_identity
+from sfwriter.flow.turns import Turns
 from sfwriter.flow.vocabulary import Acknowledged, Answer, Reason, Refused
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Core:
         self.tickets: dict[int, Batch] = {}
         self.producers: OrderedDict[str, Producer] = OrderedDict()
         self.lanes: dict[str, Lane] = {}
-        self.queue: OrderedDict[str, Producer] = OrderedDict()
+        self.queue = Turns()
         self.turns: OrderedDict[str, Lane] = OrderedDict()
         self.dirty: dict[str, Lane] = {}
         self.untidy: dict[Job, None] = {}
@@ -108,9 +109,9 @@ class Core:
             stand.lane.wanted[stand.identity] = stand
             self.touch(stand.lane)
 
-    def seal(self, lane: Lane) -> None:
-        """Make a job of what is open in a lane."""
-        lane.seal()
+    def seal(self, lane: Lane, parts: int = 1) -> None:
+        """Make a job of what is open in a lane, or so many jobs at most."""
+        lane.seal(parts)
         self.requeue(lane)
 
     def requeue(self, lane: Lane) -> None:
@@ -265,7 +266,7 @@ class Core:
             else:
                 producer.waiting.remove(batch)
             if not producer.waiting:
-                del self.queue[producer.identity]
+                self.queue.leave(producer)
         for piece in batch.pieces:
             if not piece.landed:
                 self._kill(piece)

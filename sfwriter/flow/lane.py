@@ -94,14 +94,20 @@ class Lane:
         """Whether the open pieces should wait no longer: they are old, or the table is idle."""
         return self.open_count > 0 and (now >= self.open_until or (self.eager and self.idle))
 
-    def seal(self) -> Job:
-        """Make a job of the open pieces. One without rows needs no staging and is staged at once."""
+    def seal(self, parts: int = 1) -> None:
+        """Make jobs of the open pieces. One without rows needs no staging and is staged at once.
+
+        Args:
+            parts: how many jobs at most; neighbours stay together, and each has about as many bytes.
+        """
         pieces = self.open if self.open_count == len(self.open) else [piece for piece in self.open if piece.open]
-        job = Job(self, (self.seal_count,), pieces)
-        self.seal_count += 1
+        if parts > 1 and any(piece.replaces for piece in pieces):
+            parts = 1  # what stands in the place of all rows lands in one commit
+        shares = _shared_out(pieces, self.open_bytes, parts) if parts > 1 else [pieces]
         self._begin_anew()
-        self.queue(job)
-        return job
+        for share in shares:
+            self.queue(Job(self, (self.seal_count,), share))
+            self.seal_count += 1
 
     def queue(self, job: Job) -> None:
         """Let a job wait for a slot, at its place."""
@@ -134,3 +140,16 @@ class Lane:
         self.open_count = 0
         self.open_until = NEVER
         self.eager = False
+
+
+def _shared_out(pieces: list[Piece], nbytes: int, parts: int) -> list[list[Piece]]:
+    """Neighbouring pieces in at most so many shares of about as many bytes, none of them empty."""
+    shares: list[list[Piece]] = [[]]
+    reached = 0
+    for piece in pieces:
+        # The middle of a piece decides where it belongs.
+        if shares[-1] and (reached + piece.nbytes / 2) * parts >= nbytes * len(shares):
+            shares.append([])
+        shares[-1].append(piece)
+        reached += piece.nbytes
+    return shares

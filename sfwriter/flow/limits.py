@@ -42,6 +42,8 @@ class FlowLimits:
         budget_bytes: Σ cost of the batches that are admitted and not answered.
         stage_slots: staging jobs at once.
         max_job_bytes: Arrow bytes at which a staging job is full.
+        min_part_bytes: what a flush finds is shared out among the slots in jobs of so many Arrow bytes at least:
+            the end of a backfill would wait for one thread else.
         linger_s: how long a batch waits for company while its table is busy.
         patient_linger_s: the same for patient batches, which also wait where the table is idle.
         max_group_jobs: staging jobs that one commit takes. A thousand files in one commit cost it 24 to 76 ms.
@@ -59,6 +61,7 @@ class FlowLimits:
     budget_bytes: int
     stage_slots: int
     max_job_bytes: int = 64 << 20
+    min_part_bytes: int = 8 << 20
     linger_s: float = 0.05
     patient_linger_s: float = 2.0
     max_group_jobs: int = 256

@@ -4,7 +4,7 @@ Receives: events of `sfwriter.flow.vocabulary`, with the time at which they happ
 Produces: the commands that follow, in the order in which they are to be begun.
 Guarantees: every submission is answered once; an acknowledged batch is in its table once; each
     producer's numbers land without gaps; reserved bytes never exceed the budget and all come back;
-    what waits for memory is let in by turns, one producer after the other.
+    what waits for memory is let in by turns, each client as many bytes as its weight gives it.
 Never does: I/O, waiting, locking, reading a clock. One thread at a time.
 
 The theory. A commit carries, for each producer in it, the highest number that it brings (`upto`) and

@@ -58,6 +58,8 @@ class Submitted:
         expires: whether the table may forget the producer some day.
         patient: it may wait to share a file with those that come after it (bulk loads).
         wait_until: when it gives up waiting for memory, in the machine's time; None waits for ever.
+        client: whose turns it takes while it waits; empty: its producer has turns of its own.
+        weight: of that client: its share of the memory that is waited for, beside those of the others.
     """
 
     ticket: int
@@ -73,6 +75,8 @@ class Submitted:
     expires: bool = False
     patient: bool = False
     wait_until: float | None = None
+    client: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.arrays import constant
 from sfwriter.ingest.columns import build_column
 from sfwriter.ingest.kinds import BOOL, DAY, FLOAT, INT, MOMENT, OBJECT, OPEN_TEXT
 from sfwriter.ingest.values import EPOCH, MAX_MICROS, MICROSECOND, MIN_MICROS, Misfit
@@ -42,6 +43,11 @@ def simplified(column: pa.ChunkedArray) -> pa.ChunkedArray:
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kept.storage_type)
         return simplified(column)
     if pa.types.is_dictionary(kept):
+        if pa.types.is_string_view(kept.value_type) or pa.types.is_binary_view(kept.value_type):
+            # As polars gives its categories: Arrow decodes no dictionary of views.
+            plain = pa.string() if pa.types.is_string_view(kept.value_type) else pa.binary()
+            kept = pa.dictionary(kept.index_type, plain)
+            column = column.cast(kept)
         return simplified(column.cast(kept.value_type))
     if pa.types.is_run_end_encoded(kept):
         decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]
@@ -151,17 +157,17 @@ def _moments(column: pa.ChunkedArray, kept: pa.DataType) -> tuple[pa.ChunkedArra
     per_second = _PER_SECOND[column.type.unit]
     ticks = pa.chunked_array([chunk.view(pa.int64()) for chunk in column.chunks], pa.int64())
     if per_second > 1_000_000:
-        micros = pc.divide(ticks, 1_000)
-        fits = pc.equal(pc.multiply(micros, 1_000), ticks)
+        micros = pc.divide(ticks, _whole(1_000))
+        fits = pc.equal(pc.multiply(micros, _whole(1_000)), ticks)
     else:
         factor = 1_000_000 // per_second
         lowest, highest = -(-MIN_MICROS // factor), MAX_MICROS // factor
         limits = pc.min_max(ticks)
         if lowest <= limits["min"].as_py() and limits["max"].as_py() <= highest:
-            micros = ticks if factor == 1 else pc.multiply(ticks, factor)
+            micros = ticks if factor == 1 else pc.multiply(ticks, _whole(factor))
             return pa.chunked_array([chunk.view(kept) for chunk in micros.chunks], kept), []
-        fits = pc.and_(pc.greater_equal(ticks, lowest), pc.less_equal(ticks, highest))
-        micros = pc.multiply(pc.if_else(fits, ticks, None), factor)
+        fits = pc.and_(pc.greater_equal(ticks, _whole(lowest)), pc.less_equal(ticks, _whole(highest)))
+        micros = pc.multiply(pc.if_else(fits, ticks, pa.NA), _whole(factor))
     misfits: Misfits = []
     if not pc.all(fits).as_py():
         reason = Misfit(
@@ -171,8 +177,13 @@ def _moments(column: pa.ChunkedArray, kept: pa.DataType) -> tuple[pa.ChunkedArra
         )
         wrong = pc.indices_nonzero(pc.invert(fits)).to_pylist()
         misfits = [(position, reason) for position in wrong]
-        micros = pc.if_else(fits, micros, None)
+        micros = pc.if_else(fits, micros, pa.NA)
     return pa.chunked_array([chunk.view(kept) for chunk in micros.chunks], kept), misfits
+
+
+def _whole(number: int) -> Any:
+    """An integer for a kernel, which would import pandas for Python's own."""
+    return constant(number, pa.int64())
 
 
 def _one_by_one(column: pa.ChunkedArray, kind: Kind, *, exact: bool) -> tuple[pa.ChunkedArray, Misfits]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from sfwriter.arrays import array_of
 from sfwriter.ingest.jsontext import jsonable, original_text, row_text, valid_json
 from sfwriter.schema import QUARANTINE_SCHEMA, QUARANTINE_STAMPS
 
@@ -44,12 +46,14 @@ def reasons_by_row(faults: Iterable[Fault], found: Iterable[Breach]) -> dict[int
 def quarantine(encoded: Encoded, table: pa.Table, found: list[Breach]) -> tuple[pa.Table, pa.Table]:
     """The rows that passed, and those set aside; `table` has the same rows as `encoded`, with run ids."""
     reasons = reasons_by_row(encoded.faults, found)
-    bad = pa.array(list(reasons), pa.int64())
+    bad = array_of(list(reasons), pa.int64())
+    texts = array_of([reason for listed in reasons.values() for reason in listed], pa.string())
+    ends = array_of([0, *accumulate(map(len, reasons.values()))], pa.int64()).cast(pa.int32())
     aside = pa.table(
         [
-            pa.array([uuid.uuid4().hex for _ in reasons], pa.string()),
-            pa.array([row_text(encoded.original(row)) for row in reasons], pa.string()),
-            pa.array(list(reasons.values()), pa.list_(pa.string())),
+            array_of([uuid.uuid4().hex for _ in reasons], pa.string()),
+            array_of([row_text(encoded.original(row)) for row in reasons], pa.string()),
+            pa.ListArray.from_arrays(ends, texts),
             table.column("run_id").take(bad),
         ],
         schema=ASIDE_SCHEMA,
@@ -57,7 +61,7 @@ def quarantine(encoded: Encoded, table: pa.Table, found: list[Breach]) -> tuple[
     keep = [True] * table.num_rows
     for row in reasons:
         keep[row] = False
-    return table.filter(pa.array(keep, pa.bool_())).combine_chunks(), aside
+    return table.filter(array_of(keep, pa.bool_())).combine_chunks(), aside
 
 
 def with_unconverted(table: pa.Table, faults: Iterable[Fault]) -> pa.Table:
@@ -76,7 +80,7 @@ def with_unconverted(table: pa.Table, faults: Iterable[Fault]) -> pa.Table:
     texts = table.column("metadata").to_pylist()
     for row, parts in kept.items():
         texts[row] = valid_json(_merged(texts[row], parts))
-    return table.set_column(table.column_names.index("metadata"), "metadata", pa.array(texts, pa.string()))
+    return table.set_column(table.column_names.index("metadata"), "metadata", array_of(texts, pa.string()))
 
 
 def _merged(text: str | None, parts: dict[str, dict[Any, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.arrays import array_of, strict_array
+from sfwriter.arrays import array_of, micros_of_spans, strict_array
 from sfwriter.ingest.kinds import MOMENT, OBJECT
 from sfwriter.ingest.values import EPOCH, MAX_MICROS, MIN_MICROS, NAIVE_EPOCH, Misfit, plain
 
@@ -77,13 +77,10 @@ def _fast(given: Sequence[Any], kind: Kind, *, missing: bool) -> pa.Array | None
 
 
 def _moments(given: Sequence[Any], kept: pa.DataType, *, missing: bool) -> pa.Array | None:
-    # 4 million a second; dividing by a microsecond does 2, handing the datetimes to Arrow 1.4.
+    # 4 million a second, and 12 where pandas costs nothing; handing the datetimes to Arrow does 1.4.
     epoch = _epoch_beside(next(value for value in given if value is not None))
     spans = [None if value is None else value - epoch for value in given] if missing else [v - epoch for v in given]
-    since: list[int | None] = [
-        None if span is None else (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds for span in spans
-    ]
-    micros = array_of(since, pa.int64())
+    micros = micros_of_spans(spans)
     limits = pc.min_max(micros)
     if limits["min"].as_py() < MIN_MICROS or limits["max"].as_py() > MAX_MICROS:
         return None

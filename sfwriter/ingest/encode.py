@@ -27,6 +27,7 @@ from sfwriter.ingest.encoded import Encoded, Fault, GrowingColumns, check_size
 from sfwriter.ingest.jsontext import bounded, original_text
 from sfwriter.ingest.kinds import LOG_KINDS, OBJECT, OPEN_TEXT, Kind, kind_of_values
 from sfwriter.ingest.names import CallNames, Fate, TableColumns
+from sfwriter.ingest.unreadable import Unreadable
 from sfwriter.ingest.values import Misfit
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class _Mappings:
         for position, row in enumerate(chunk, start):
             found = as_mapping(row)
             if found is None:
-                self._faults.append(Fault(position, None, row, f"is {bounded(row)}, not a mapping"))
+                reason = row.reason if isinstance(row, Unreadable) else f"is {bounded(row)}, not a mapping"
+                self._faults.append(Fault(position, None, row, reason))
             else:
                 self._given[position] = found
             rows.append(found or {})

@@ -54,7 +54,7 @@ class Fault:
             "row": self.row,
             "column": self.column,
             "value": bounded(self.value),
-            "expected": self.expected or "no such column",
+            "expected": self.expected or ("a mapping" if self.column is None else "no such column"),
             "reason": self.sentence(),
         }
 

@@ -166,7 +166,7 @@ class Gate:
 
         Raises:
             WriterSchemaError: `strict`, and a value or a key does not fit; in every mode where two Arrow
-                columns have one name. `validation_errors` has an entry for each value.
+                columns have one name. `validation_errors` has an entry for each row.
             WriterValidationError: it is nothing that holds rows; `strict`, and a row breaks a built-in
                 rule or is no mapping; `ignore`, and a row lacks phase or step_name or is no mapping.
                 `validation_errors` has an entry for each row.

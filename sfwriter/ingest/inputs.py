@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.ingest.encoded import check_size
+from sfwriter.ingest.frames import rows_of
 from sfwriter.ingest.jsontext import bounded
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ def opened(rows: Any, max_bytes: int | None = None) -> pa.Table | Iterator[Any]:
         WriterValidationError: it is nothing that holds rows, or its Arrow data cannot be read.
         WriterPerformanceError: a stream came to more than `max_bytes`.
     """
-    if isinstance(rows, (pa.Table, pa.RecordBatch, pa.RecordBatchReader)) or is_arrow(rows):
+    if isinstance(rows, (pa.Table, pa.RecordBatch, pa.RecordBatchReader)):
         return _table([rows], max_bytes)
+    if is_arrow(rows):
+        return _of_frame(rows, max_bytes)
     if isinstance(rows, Mapping) or callable(getattr(rows, "model_dump", None)):
         raise WriterValidationError(
             f"Rows are expected, but one row was given: {bounded(rows)}.",
@@ -60,6 +63,17 @@ def opened(rows: Any, max_bytes: int | None = None) -> pa.Table | Iterator[Any]:
             suggestions=["Give a DataFrame of pandas 2.2 or later, or `pyarrow.Table.from_pandas(frame)`."],
         )
     return _of_iterable(rows, max_bytes)
+
+
+def _of_frame(rows: Any, max_bytes: int | None) -> pa.Table | Iterator[Any]:
+    try:
+        return _table([rows], max_bytes)
+    except WriterValidationError:
+        # A column of mixed objects has no Arrow type; row by row each value is judged by itself.
+        one_by_one = rows_of(rows)
+        if one_by_one is None:
+            raise
+        return one_by_one
 
 
 def _of_iterable(rows: Iterable[Any], max_bytes: int | None) -> pa.Table | Iterator[Any]:

@@ -34,19 +34,47 @@ def of_strict(
     faults = [fault for fault in encoded.faults if fault.column is not None]
     if not faults:
         return _of_rows(encoded, encoded.faults, found)
-    expected, actual = columns.expected(), encoded.actual()
-    sentences = [f"Row {fault.row}: {fault.sentence()}." for fault in faults[:SHOWN]]
+    entries = _entries(encoded.faults, found)
+    misfit = {fault.row for fault in faults}
+    # What gives the error its class comes first; what the rows break besides is not to be found out one by one.
+    first = sorted(entries, key=lambda entry: entry["row"] not in misfit)[:SHOWN]
+    sentences = [f"Row {entry['row']}: {'; '.join(entry['reasons'])}." for entry in first]
     suggestions = [_SET_ASIDE]
     if any(not fault.expected for fault in faults):
-        suggestions.insert(0, "Rename the key, or allow new columns with `enable_schema_evolution=True`.")
+        allow = "" if columns.evolution else ", or allow new columns with `enable_schema_evolution=True`"
+        suggestions.insert(0, f"Rename the key{allow}.")
     return WriterSchemaError(
-        _joined(sentences, len(faults), "value", "values"),
-        expected_schema=expected,
-        actual_schema=actual,
-        validation_errors=[fault.entry() for fault in faults],
-        context={"row": faults[0].row, "column": faults[0].column, "bad_values": len(faults)},
+        _joined(sentences, len(entries), "row", "rows"),
+        expected_schema=columns.expected(),
+        actual_schema=encoded.actual(),
+        validation_errors=entries,
+        context={
+            "row": faults[0].row,
+            "column": faults[0].column,
+            "bad_values": len(faults),
+            "bad_rows": len(entries),
+            "rows": encoded.rows.num_rows,
+        },
         suggestions=suggestions,
     )
+
+
+def _entries(faults: Sequence[Fault], found: Sequence[Breach]) -> list[dict[str, Any]]:
+    """One for each bad row, rows in order: its first problem, all its reasons, and each value that does not fit."""
+    values: dict[int, list[dict[str, Any]]] = {}
+    for fault in faults:
+        values.setdefault(fault.row, []).append(fault.entry())
+    broken = {breach.row: breach for breach in reversed(found)}
+    entries = []
+    for row, reasons in reasons_by_row(faults, found).items():
+        listed = values.get(row, [])
+        if listed:
+            entry = dict(listed[0])
+        else:
+            breach = broken[row]
+            entry = {"row": row, "column": breach.column, "value": None, "expected": breach.rule, "reason": reasons[0]}
+        entries.append(entry | {"reasons": reasons, "values": listed})
+    return entries
 
 
 def of_ignore(encoded: Encoded, found: Sequence[Breach]) -> WriterValidationError:

@@ -97,12 +97,22 @@ def _plain_numpy(value: Any) -> Any:
     if type(value).__name__ == "ndarray":
         return value.tolist()
     if type(value).__name__ == "datetime64":
-        if str(value) == "NaT":
-            return None
-        # `item()` gives an integer where the unit is nanoseconds; Arrow keeps the unit.
-        return _plain_arrow(pa.array([value])[0])
+        return _plain_moment(value)
     found = value.item() if hasattr(value, "item") else value
     return value if type(found).__module__ == "numpy" else found
+
+
+def _plain_moment(value: Any) -> Any:
+    if str(value) == "NaT":
+        return None
+    found = value.item()
+    if isinstance(found, date):
+        return found
+    # A number: nanoseconds, of which Arrow keeps the unit, or what no date of Python reaches.
+    try:
+        return _plain_arrow(pa.array([value])[0])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return value
 
 
 def _plain_arrow(value: Any) -> Any:

@@ -55,12 +55,17 @@ def columns_named(connection: Any, text: str) -> list[str]:
     """
     if len(text) > MAX_TEXT:
         raise ValueError(f"has {len(text)} characters; {MAX_TEXT} are allowed")
+    # By itself first: brackets around it would make an expression of `a) OR (b`.
+    _parsed(connection, f"SELECT {text}")
     # On lines of its own, so that a comment at its end hides nothing that follows.
-    parsed = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT (\n{text}\n)"]).fetchall()[0][0]
-    tree = json.loads(parsed)
+    return list(_columns(_expression(_parsed(connection, f"SELECT (\n{text}\n)"))))
+
+
+def _parsed(connection: Any, statement: str) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()[0][0])
     if tree.get("error"):
         raise ValueError(f"does not parse: {tree.get('error_message', 'a syntax error').splitlines()[0]}")
-    return list(_columns(_expression(tree)))
+    return tree
 
 
 def _expression(tree: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterValidationError
+from sfwriter.interrupts import ctrl_c_told
 from sfwriter.quality.expressions import columns_named
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Sandbox:
             self._connection.register("batch", rows)
             watch.start()
             try:
-                return self._connection.sql(f"SELECT {asked} FROM batch").to_arrow_table()  # noqa: S608  checked text
+                with ctrl_c_told():
+                    return self._connection.sql(f"SELECT {asked} FROM batch").to_arrow_table()  # noqa: S608  checked text
             except duckdb.Error as error:
                 late = isinstance(error, duckdb.InterruptException)
                 why = f"took longer than {TIME_LIMIT_S:g} s" if late else f"failed ({str(error).splitlines()[0]})"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.report.terminal import show_on_terminal
+
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import TextIO
@@ -30,7 +32,7 @@ TEXT_WIDTH = 40
 
 
 def newest_rows(table: TableReader, columns: list[str] | None, order_by: str, limit: int) -> pa.Table:
-    """The `limit` rows with the highest `order_by`, newest first.
+    """The `limit` rows with the highest `order_by`, newest first; any rows where no time tells their order.
 
     Streams the table and keeps no more than `limit` rows and one batch of it.
     """
@@ -38,6 +40,8 @@ def newest_rows(table: TableReader, columns: list[str] | None, order_by: str, li
     for batch in table.scan(columns):
         if not batch.num_rows:
             continue
+        if order_by not in batch.schema.names or not pa.types.is_timestamp(batch.schema.field(order_by).type):
+            return _first_rows(table, columns, limit)  # somebody else's table
         both = (
             pa.Table.from_batches([batch]) if kept is None else pa.concat_tables([kept, pa.Table.from_batches([batch])])
         )
@@ -48,36 +52,34 @@ def newest_rows(table: TableReader, columns: list[str] | None, order_by: str, li
     return kept.take(pc.sort_indices(kept, sort_keys=[(order_by, "descending")]))
 
 
+def _first_rows(table: TableReader, columns: list[str] | None, limit: int) -> pa.Table:
+    reader = table.scan(columns)
+    kept: list[pa.RecordBatch] = []
+    for batch in reader:
+        kept.append(batch.slice(0, limit - sum(one.num_rows for one in kept)))
+        if sum(one.num_rows for one in kept) == limit:
+            break
+    return pa.Table.from_batches(kept, reader.schema)
+
+
 def show_rows(rows: list[dict[str, Any]], title: str, out: TextIO | None = None) -> None:
     """Print rows as a table: with rules and colours on a terminal, as plain aligned text elsewhere."""
     out = out or sys.stdout
     if not rows:
         out.write(f"{title}: no rows\n")
         return
-    names = [name for name in SHOWN if name in rows[0]]
+    names = [name for name in SHOWN if name in rows[0]] or list(rows[0])[: len(SHOWN)]
     encoding = getattr(out, "encoding", None) or "utf-8"
     # A terminal that knows no `é` shows `?`, and no error.
     cells = [[_text(row[name]).encode(encoding, "replace").decode(encoding) for name in names] for row in rows]
     failed = [row.get("success") is False for row in rows]
     if out.isatty():
-        _show_on_terminal(names, cells, failed, title, out)
+        show_on_terminal(names, cells, failed, title, out)
         return
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
     out.write(f"{title}\n")
     for line in [names, *cells]:
         out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
-
-
-def _show_on_terminal(names: list[str], cells: list[list[str]], failed: list[bool], title: str, out: TextIO) -> None:
-    # Imported here: rich takes 40 ms, and most writers never show anything.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*names, title=title)
-    for line, bad in zip(cells, failed, strict=True):
-        table.add_row(*(Text(cell) for cell in line), style="bold red" if bad else None)
-    Console(file=out).print(table)
 
 
 def _text(value: Any) -> str:

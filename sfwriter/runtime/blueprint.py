@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -100,13 +99,17 @@ def flow_limits(config: WriterConfig, *, slots: int | None = None) -> FlowLimits
     )
 
 
-def retention_days(stats: TableStats, config: WriterConfig) -> float:
-    """Days that the table remembers producers that expire: its own property, or what it will be made with."""
-    if not stats.properties:
-        return config.idempotency_retention_days
+def retention_days(stats: TableStats, config: WriterConfig) -> float | None:
+    """Days that the table remembers producers that expire: its own property, or what it will be made with.
+
+    None: for ever.
+    """
+    if not stats.exists:
+        return float(config.idempotency_retention_days)
     found = re.fullmatch(r"interval (\d+) (\w+?)s?", stats.properties.get(RETENTION_PROPERTY, ""))
     # Without the property, or with one that this does not read, Delta forgets no producer.
-    return int(found[1]) * _UNIT_DAYS.get(found[2], math.inf) if found else math.inf
+    days = _UNIT_DAYS.get(found[2]) if found else None
+    return None if found is None or days is None else int(found[1]) * days
 
 
 def _spec(

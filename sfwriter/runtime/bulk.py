@@ -42,6 +42,12 @@ class BulkWrite:
             clock: for the duration.
             call: what errors name.
         """
+        if progress is not None and not callable(progress):
+            raise WriterValidationError(
+                f"progress of {call} is a {type(progress).__name__}, expected a function of the result so far",
+                context={"field": "progress"},
+                suggestions=["e.g. progress=lambda result: print(result['rows_written'])"],
+            )
         self._call = call
         self._send = send
         self._hurry = hurry

@@ -58,6 +58,7 @@ class Delivery:
         wait_secs: how long it waits for memory; None for ever.
         series: what it belongs to; after a refusal nothing more of it is written.
         replaces: names of the tables whose rows it is to replace.
+        gate_secs: what gate, rules and encoding took.
         made: files that hold the batch's rows for the log table; `batch.rows` is empty then.
     """
 
@@ -72,6 +73,7 @@ class Delivery:
     wait_secs: float | None = None
     series: Series | None = None
     replaces: frozenset[str] = frozenset()
+    gate_secs: float = 0.0
     made: MadeFiles | None = None
 
 

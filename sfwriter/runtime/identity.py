@@ -43,18 +43,18 @@ def identity_of(sequence: object, idempotency_key: object, producer_id: str, *, 
             return Identity(producer_id, None, checked=True, expires=expires)
         if isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 0:
             raise WriterValidationError(
-                f"sequence is {sequence!r}, expected a whole number from 0 on",
+                f"sequence is {sequence!r:.80}, expected a whole number from 0 on",
                 suggestions=["number a producer's calls 0, 1, 2, …, or leave sequence out"],
             )
         return Identity(producer_id, sequence, checked=True, expires=expires)
     if sequence is not None:
         raise WriterValidationError(
-            f"sequence={sequence!r} and idempotency_key={idempotency_key!r} exclude each other",
+            f"sequence={sequence!r:.80} and idempotency_key={idempotency_key!r:.80} exclude each other",
             suggestions=["give sequence for a numbered series of calls, idempotency_key for one that stands alone"],
         )
     if not isinstance(idempotency_key, str) or not idempotency_key.strip() or len(idempotency_key) > MAX_KEY_LENGTH:
         raise WriterValidationError(
-            f"idempotency_key is {idempotency_key!r}, expected a text of 1 to {MAX_KEY_LENGTH} characters",
+            f"idempotency_key is {idempotency_key!r:.80}, expected a text of 1 to {MAX_KEY_LENGTH} characters",
             suggestions=["use what identifies the call wherever it runs again, such as the scheduler's task id"],
         )
     return Identity(KEY_PREFIX + idempotency_key, 0, checked=False, expires=True)

@@ -3,19 +3,21 @@
 Receives: a stream of rows from a table of any engine.
 Produces: a DuckDB connection with the rows as the view `log`, to be read once.
 Guarantees: columns that a table lacks are null; memory is bounded by `MEMORY`, beyond which DuckDB spills into
-    a folder that goes with the connection.
+    a folder that goes with the connection; an error of DuckDB is a `WriterTableError`.
 Never does: take a user's text into a query.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sfwriter.exceptions import WriterError, WriterTableError
+from sfwriter.exceptions import WriterError, WriterSchemaError, WriterTableError
+from sfwriter.interrupts import ctrl_c_told
 from sfwriter.schema import LOG_SCHEMA
 
 if TYPE_CHECKING:
@@ -29,9 +31,50 @@ TIMES = ("start_time", "run_started_at", "logged_at")
 """When a row happened: the first of these that it has."""
 
 
+def readable(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """Those of the log's columns that the table has; where it has none, another one, for the rows to be counted.
+
+    Raises:
+        WriterSchemaError: one of them is of another kind than the log keeps, as in somebody else's table.
+    """
+    found = [name for name in columns if name in schema.names]
+    for name in found:
+        expected, actual = LOG_SCHEMA.field(name).type, schema.field(name).type
+        if not _reads_as(actual, expected):
+            raise WriterSchemaError(
+                f"Column {name!r} is {actual} in the table, and a log keeps {expected}: no answer.",
+                expected_schema={name: str(expected)},
+                actual_schema={name: str(actual)},
+                context={"column": name, "expected": str(expected), "actual": str(actual)},
+                suggestions=[
+                    'maintain_table({"validate_schema": True}) lists every column that differs',
+                    "keep logs in a table of their own (table_schema, table_name)",
+                ],
+                code="type_clash",
+            )
+    return found or schema.names[:1]
+
+
+def _reads_as(actual: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_timestamp(expected):
+        return bool(pa.types.is_timestamp(actual))
+    if pa.types.is_string(expected):
+        return bool(pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual))
+    if pa.types.is_boolean(expected):
+        return bool(pa.types.is_boolean(actual))
+    return bool(pa.types.is_integer(actual) or pa.types.is_floating(actual) or pa.types.is_decimal(actual))
+
+
 @contextmanager
-def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[Any]:
-    """A connection whose view `log` has these columns of the reader; those it lacks are null."""
+def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str], *, as_kept: bool = False) -> Iterator[Any]:
+    """A connection whose view `log` has these columns of the reader; those it lacks are null.
+
+    Args:
+        reader: the rows.
+        columns: of the view.
+        as_kept: whether NaN and infinity, which `ignore` writes, are shown; else they are null, too: one of
+            them would leave nothing of an average.
+    """
     import duckdb  # loaded where a report is asked for
 
     failed: list[WriterError] = []
@@ -41,19 +84,30 @@ def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str]) -> Iterator[An
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("given", given)
-            known = set(reader.schema.names)
-            shown = ", ".join(
-                quoted(name) if name in known else f"NULL::{_SQL_TYPES[LOG_SCHEMA.field(name).type]} AS {quoted(name)}"
-                for name in columns
-            )
+            shown = ", ".join(_shown(reader.schema, name, as_kept=as_kept) for name in columns)
             connection.execute(f"CREATE TEMP VIEW log AS SELECT {shown} FROM given")  # noqa: S608  names of columns
-            yield connection
-        except duckdb.Error:
+            with ctrl_c_told():
+                yield connection
+        except duckdb.Error as error:
             if failed:
                 raise failed[0] from None  # what went wrong below, and not that DuckDB could not go on
-            raise
+            raise WriterTableError(
+                f"The rows were read, but the question could not be answered: {str(error).splitlines()[0]}",
+                context={"error": type(error).__name__},
+                suggestions=["see the cause below: memory, space for temporary files, or columns of other types"],
+                code="query_failed",
+            ) from error
         finally:
             connection.close()
+
+
+def _shown(schema: pa.Schema, name: str, *, as_kept: bool) -> str:
+    column = quoted(name)
+    if name not in schema.names:
+        return f"NULL::{_SQL_TYPES[LOG_SCHEMA.field(name).type]} AS {column}"
+    if as_kept or not pa.types.is_floating(schema.field(name).type):
+        return column
+    return f"CASE WHEN isfinite({column}) THEN {column} END AS {column}"
 
 
 def _watched(reader: pa.RecordBatchReader, failed: list[WriterError]) -> Iterator[pa.RecordBatch]:
@@ -67,6 +121,11 @@ def _watched(reader: pa.RecordBatchReader, failed: list[WriterError]) -> Iterato
 def quoted(name: str) -> str:
     """A name as SQL's identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def figure(value: Any) -> Any:
+    """A number as a result shows it: None for what is none (the slope of one point) or beyond a double."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def twice(ask: Callable[[], Answer]) -> Answer:

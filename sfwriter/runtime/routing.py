@@ -43,14 +43,17 @@ def replaced_tables(config: WriterConfig, batch: EncodedBatch) -> frozenset[str]
 def tables_of(config: WriterConfig, batch: EncodedBatch, receipt: Receipt | None) -> dict[str, Any]:
     """What a result says of the tables: `table_fqn` and `version`, or both None and `tables`.
 
-    A version that is not known is None: another call brought those rows.
+    A version that is not known is None, and there are no rows: another call brought them.
     """
+    already = receipt is not None and receipt.already
     log_table = config.table_fqn
     versions: Mapping[str, int] = {} if receipt is None else {**receipt.beside, log_table: receipt.version}
     filled = {name: rows.num_rows for name, rows in {**batch.beside, log_table: batch.rows}.items() if rows.num_rows}
     filled.pop(f"{config.table_schema}.{config.quality_table_name}", None)
     if len(filled) > 1:
-        tables = {name: {"rows": rows, "version": versions.get(name)} for name, rows in filled.items()}
+        tables = {
+            name: {"rows": 0 if already else rows, "version": versions.get(name)} for name, rows in filled.items()
+        }
         return {"table_fqn": None, "version": None, "tables": tables}
     name = next(iter(filled), log_table)
     return {"table_fqn": name, "version": versions.get(name)}

@@ -56,13 +56,14 @@ def _name_rows(error: WriterSchemaError | WriterValidationError, source: Source,
         entry["place"] = place
         shown[place] = f"{shown[place]}; {_reason(entry)}" if place in shown else _reason(entry)
     sentences = [f"{place} {reason}" for place, reason in list(shown.items())[:SHOWN]]
-    more = f"; and {len(shown) - SHOWN} more rows" if len(shown) > SHOWN else ""
+    rest = len(shown) - SHOWN
+    more = f"; and {rest} more row{'s' * (rest > 1)}" if rest > 0 else ""
     error.message = f"{source} {'; '.join(sentences)}{more}"
     error.context["row"] = error.validation_errors[0].get("row")
-    rest = [text for text in error.suggestions if "lenient" not in text and "validation_errors" not in text]
+    advice = [text for text in error.suggestions if "lenient" not in text and "validation_errors" not in text]
     error.suggestions = [
         "finish with --mode lenient: such rows go to quarantine, and the others are written",
-        *rest,
+        *advice,
     ]
     if chunk.sequence == 0:
         error.suggestions.append("or mend the file and run the same command again: nothing of it is written yet")

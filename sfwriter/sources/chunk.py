@@ -9,7 +9,7 @@ Never does: change rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sfwriter.sources.cuts import Position
-
-
-@final
-class Unreadable(str):
-    """The text of a record that is no row, standing where the row would: the gate turns it down.
-
-    Attributes:
-        reason: what is wrong with it.
-    """
-
-    __slots__ = ("reason",)
-
-    def __new__(cls, text: str, reason: str) -> Unreadable:
-        """Keep the reason beside the text."""
-        made = super().__new__(cls, text)
-        made.reason = reason
-        return made
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from sfwriter.sources.delimited import read_header, rows_of_records
 from sfwriter.sources.jsonl import rows_of_lines
 from sfwriter.sources.records import Survey, cut, survey
 from sfwriter.sources.streams import open_stream
+from sfwriter.sources.widening import widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,14 +55,15 @@ def content_of(source: Source, types: Types, check: Callable[[], None]) -> Conte
         types: what text is parsed for.
         check: called for each MiB of a look at the content; it may raise to stop.
     """
-    return _Table(source, check) if source.format == "parquet" else _Text(source, types, check)
+    return _Table(source, types, check) if source.format == "parquet" else _Text(source, types, check)
 
 
 class _Table:
     """A Parquet file: one segment, whose offsets are rows."""
 
-    def __init__(self, source: Source, check: Callable[[], None]) -> None:
+    def __init__(self, source: Source, types: Types, check: Callable[[], None]) -> None:
         self._source = source
+        self._types = types
         self._check = check
 
     def look(self, mark: int) -> Survey:  # noqa: ARG002  the whole file is compared
@@ -82,7 +84,8 @@ class _Table:
             if start.sequence > before.sequence:
                 yield SourceChunk(replace(start, sequence=start.sequence - 1), start, [])
         if start.offset < segment.end:
-            yield from parquet.read_chunks(self._source, start, limits)
+            for chunk in parquet.read_chunks(self._source, start, limits):
+                yield replace(chunk, rows=widened(chunk.rows, self._types))
 
 
 class _Text:

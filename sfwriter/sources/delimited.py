@@ -20,13 +20,15 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from sfwriter.exceptions import WriterValidationError
-from sfwriter.sources.chunk import Unreadable
+from sfwriter.ingest.unreadable import Unreadable
 from sfwriter.sources.records import MAX_RECORD_BYTES
 from sfwriter.sources.typed_text import parse_column, parse_text
 
 if TYPE_CHECKING:
     from sfwriter.sources.discover import Source
     from sfwriter.sources.typed_text import Types
+
+_OTHER_DELIMITERS = set(";\t|")
 
 csv.field_size_limit(MAX_RECORD_BYTES)
 
@@ -70,6 +72,8 @@ def read_header(source: Source, stream: io.BufferedReader, nbytes: int, lines: i
     twice = sorted({name for name in names if names.count(name) > 1})
     if not reason and not all(names):
         reason = f"has no name for column {names.index('') + 1}"
+    if not reason and len(names) == 1 and _OTHER_DELIMITERS & set(names[0]):
+        reason = f"is one name, {names[0]!r}: its columns are not divided by commas"
     if not reason and twice:
         reason = f"names {', '.join(map(repr, twice))} more than once"
     if reason:
@@ -86,7 +90,8 @@ def rows_of_records(
     records: list[bytes], names: list[str], types: Types
 ) -> tuple[pa.Table | list[Any], dict[int, str]]:
     """The rows of a chunk's records, and what is wrong with those that are none (position to reason)."""
-    table = _texts(records, names)
+    # A record ends outside quotes, but for the last of a file. Arrow would take the rest of the file for one cell.
+    table = None if records and records[-1].count(b'"') & 1 else _texts(records, names)
     if table is None:
         return _dicts(records, names, types)
     unparsed: list[str] = []
@@ -155,6 +160,8 @@ def _cells(record: bytes) -> tuple[list[str | None], str]:
     except UnicodeDecodeError as error:
         return [], f"is not UTF-8 (byte {error.start + 1} of the row)"
     except csv.Error as error:
+        if record.count(b'"') & 1:
+            return [], "opens a quote that is never closed"
         return [], f"is no valid CSV ({error})"
     if len(found) != 1:
         return [], "is no valid CSV (its quotes do not match)"

@@ -125,7 +125,7 @@ def _take(name: str, found: Found, known: set[Path]) -> None:
             raise _unreadable(name, "is nothing that backfill reads" if path.is_file() else "is no regular file")
         _add(source, found, known)
     elif glob.has_magic(name):
-        matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+        matches = sorted(set(_matches(name)))
         if not matches:
             raise _unreadable(name, "matches nothing")
         files = [file for match in matches if not _hidden(match, name) for file in _files_of(match)]
@@ -154,13 +154,8 @@ def _add(source: Source, found: Found, known: set[Path]) -> None:
         found.sources.append(source)
 
 
-def _files_of(path: Path) -> Iterable[Path]:
-    if path.is_dir():
-        return _walk(path)
-    return [path] if path.is_file() else []
-
-
-def _walk(folder: Path) -> Iterator[Path]:
+def _visible(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from this one down with the names of its files, but for those that are left out."""
     for root, folders, names in os.walk(folder):
         if "_delta_log" in folders:
             raise _unreadable(
@@ -169,7 +164,46 @@ def _walk(folder: Path) -> Iterator[Path]:
                 "export its rows, and backfill the export",
             )
         folders[:] = sorted(name for name in folders if name[0] not in "._")
-        yield from (path for name in sorted(names) if name[0] not in "._" and (path := Path(root, name)).is_file())
+        yield root, sorted(name for name in names if name[0] not in "._")
+
+
+def _files_of(path: Path) -> Iterable[Path]:
+    if path.is_dir():
+        return _walk(path)
+    return [path] if path.is_file() else []
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, names in _visible(folder):
+        yield from (path for name in names if (path := Path(root, name)).is_file())
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """What a glob stands for; `**` is what `_walk` goes through.
+
+    The standard library's `**` follows symbolic links: two folders that hold links to one another keep it busy
+    for hours. It also looks into folders whose names begin with `_`.
+    """
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(pattern))  # noqa: PTH207  Path.glob takes no absolute pattern
+        return
+    place = parts.index("**")
+    rest = parts[place + 1 :]
+    for start in _matches(str(Path(*parts[:place]))) if place else [Path()]:
+        if not start.is_dir():
+            continue
+        if not rest:
+            yield start
+            continue
+        for folder in _folders(start):
+            yield from _matches(str(Path(glob.escape(str(folder)), *rest)))
+
+
+def _folders(start: Path) -> Iterator[Path]:
+    """A folder and those below it."""
+    for root, _ in _visible(start):
+        yield Path(root)
 
 
 def _hidden(match: Path, pattern: str) -> bool:

@@ -20,7 +20,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.sources.chunk import Unreadable
+from sfwriter.arrays import array_of
+from sfwriter.ingest.unreadable import Unreadable
 from sfwriter.sources.typed_text import parse_column, parse_text
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def _piece(given: list[Any], kept: pa.DataType | None, *, metadata: bool) -> pa.
     if not kinds:
         return None
     if kinds == {str}:
-        return pa.array(given, pa.string())
+        return array_of(given, pa.string())
     if metadata and kinds == {dict}:
-        made = pa.array([None if value is None else orjson.dumps(value).decode() for value in given], pa.string())
+        made = array_of([None if value is None else orjson.dumps(value).decode() for value in given], pa.string())
         # orjson reads an integer beyond 64 bits as a float, and writes that with an exponent.
         if pc.any(pc.match_substring_regex(made, _HUGE_IN_TEXT)).as_py():
             raise _NoTable
@@ -106,7 +107,7 @@ def _piece(given: list[Any], kept: pa.DataType | None, *, metadata: bool) -> pa.
         raise _NoTable
     if kept is None:
         raise _NoTable
-    made = pa.array(given, kept)
+    made = array_of(given, kept)
     if kept == pa.float64() and (pc.max(pc.abs(made)).as_py() or 0.0) >= _HUGE:
         raise _NoTable
     return made
@@ -160,7 +161,7 @@ def _parsed(line: bytes) -> tuple[Any, str]:
     except RecursionError:
         return None, "is nested too deeply"
     except json.JSONDecodeError as error:
-        detail = f"{error.msg} at column {error.colno}"
+        detail = f"{error.msg.removesuffix(' at')} at column {error.colno}"
         if line.strip() in {b"{", b"["}:
             return None, f"is no complete JSON object ({detail}): each line must hold one"
         return None, f"is no valid JSON ({detail})"

@@ -151,7 +151,7 @@ class SourceReading:
             # earlier run sent may still be on its way.
             return self._anew(found, record.generation, upto, replanned=0)
         if not self._as_new:
-            raise self._changed(f"has {upto + 1} parts of it as it was")
+            raise self._changed(f"has {upto + 1} part{'s' * (upto > 0)} of it as it was")
         generation = record.generation + 1
         while self._watermark(self.source.producer_id(generation)) is not None:
             generation += 1

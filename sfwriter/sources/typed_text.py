@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sfwriter.arrays import constant
 from sfwriter.ingest import values
 from sfwriter.ingest.values import Misfit
 from sfwriter.schema import LOG_SCHEMA, TIMESTAMP
@@ -47,8 +48,9 @@ def parse_column(column: pa.ChunkedArray, kept: pa.DataType) -> pa.ChunkedArray 
             return column.cast(kept)
         if kept == pa.bool_():
             lowered = pc.utf8_lower(column)
-            known = pc.is_in(lowered, pa.array(["true", "false"]))
-            return pc.equal(lowered, "true") if pc.all(pc.or_(known, pc.is_null(column))).as_py() else None
+            true, false = constant("true", pa.string()), constant("false", pa.string())
+            known = pc.or_(pc.equal(lowered, true), pc.equal(lowered, false))
+            return pc.equal(lowered, true) if pc.all(pc.or_(known, pc.is_null(column))).as_py() else None
         return _moments(column)
     except pa.ArrowInvalid:
         return None

@@ -38,7 +38,7 @@ def check_writable_table(table: DeltaTable, spec: TableSpec) -> None:
     """Raise `WriterTableError` where an append by this engine would break the table, or its rows' promises."""
     refused = features_in_the_way(table)
     if refused:
-        raise _unsupported(refused, "write to", spec)
+        raise unsupported(refused, "write to", spec)
 
 
 def features_in_the_way(table: DeltaTable) -> set[str]:
@@ -56,7 +56,7 @@ def check_readable_table(table: DeltaTable, spec: TableSpec) -> None:
     """Raise `WriterTableError` where this engine would read or count wrong rows."""
     refused = unreadable_features(table)
     if refused:
-        raise _unsupported(refused, "read", spec)
+        raise unsupported(refused, "read", spec)
 
 
 def unreadable_features(table: DeltaTable) -> set[str]:
@@ -80,7 +80,8 @@ def _in_use(table: DeltaTable) -> Iterable[str]:
                 yield f"{_COLUMN_FEATURES[key]} ({column.name})"
 
 
-def _unsupported(features: Iterable[str], verb: str, spec: TableSpec) -> WriterTableError:
+def unsupported(features: Iterable[str], verb: str, spec: TableSpec) -> WriterTableError:
+    """The error for a table that uses what this engine does not have."""
     named = ", ".join(sorted(features))
     return WriterTableError(
         f"The embedded engine cannot {verb} {spec.name}: the table uses {named}.",

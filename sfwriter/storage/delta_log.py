@@ -10,6 +10,7 @@ Never does: change a table.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from contextlib import suppress
@@ -80,7 +81,32 @@ def open_table(spec: TableSpec, *, with_files: bool) -> DeltaTable | None:
 
 
 def _handle_on(spec: TableSpec, *, with_files: bool) -> DeltaTable:
-    return DeltaTable(uri_of(spec), storage_options=dict(spec.storage_options), without_files=not with_files)
+    table = DeltaTable(uri_of(spec), storage_options=dict(spec.storage_options), without_files=not with_files)
+    root = local_root(spec.location)
+    if root is not None:
+        _check_entries(root / LOG_FOLDER, spec)
+    return table
+
+
+def _check_entries(log: Path, spec: TableSpec) -> None:
+    """Raise where a power cut left nothing of an entry: delta-rs takes that for a commit of no rows."""
+    empty: dict[int, str] = {}
+    checkpoint = -1
+    with os.scandir(log) as found:
+        for one in found:
+            version, _, kind = one.name.partition(".")
+            if kind == "json" and version.isdigit() and not one.stat().st_size:
+                empty[int(version)] = one.name
+            elif kind.startswith("checkpoint") and version.isdigit():
+                checkpoint = max(checkpoint, int(version))
+    empty = {version: name for version, name in empty.items() if version > checkpoint}
+    if empty:
+        raise WriterTableError(
+            f"Could not open {spec.name} at {spec.location}: entry {min(empty)} of its log is empty",
+            context={"table": spec.name, "location": spec.location, "entries": sorted(empty.values())},
+            suggestions=["Put it back from a copy, and never delete it: the rows that it added are not seen without."],
+            code="log_unreadable",
+        )
 
 
 def _check_name(root: Path, spec: TableSpec) -> None:

@@ -10,8 +10,11 @@ Never does: change or stop the caller's session.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from sfwriter.clock import SystemClock
 from sfwriter.spark import check as check_session
@@ -32,13 +35,17 @@ from sfwriter.storage.staging import stage_batches
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pyarrow as pa
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_commit import Committer
     from sfwriter.storage.delta_maintain import DeltaMaintainer
     from sfwriter.storage.engine import AddColumns, BatchToStage, StagedBatch, Table, TableSpec
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._=/-]+")
+
+_FEW_FILES = 256
+"""So many are named to Spark one by one; of more, Delta is asked for those that a predicate leaves."""
 
 _log = logging.getLogger(__name__)
 _DEFAULT_CLOCK = SystemClock()
@@ -112,9 +119,10 @@ class DeltaSparkTable(DeltaRsTable):
 
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
         """Stream the visible rows through Spark SQL, in no particular order, in the table's types."""
-        schema = arrow_schema(self._readable())
+        table = self._readable()
         self._bridge.check()
-        return scan_rows(self._bridge, self._spec, schema, columns, predicate)
+        files = _plain_files(table)
+        return scan_rows(self._bridge, self._spec, arrow_schema(table), columns, predicate, files=files)
 
     def _check_writable(self, table: DeltaTable) -> None:
         self._know_road(table)
@@ -150,3 +158,12 @@ class DeltaSparkTable(DeltaRsTable):
             self._road = found
             _log.info("%s: rows go the way %s: %s", self._spec.name, found.name, found.reason)
         return found
+
+
+def _plain_files(table: DeltaTable) -> list[str] | None:
+    """The live files, where they are few and their list alone tells the rows; else None."""
+    if unreadable_features(table):
+        return None
+    paths = pa.RecordBatchReader.from_stream(table.get_add_actions()).read_all().column("path").to_pylist()
+    plain = len(paths) <= _FEW_FILES and all(_PLAIN_PATH.fullmatch(path) for path in paths)
+    return paths if plain else None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from sfwriter.exceptions import WriterError, WriterSchemaError, WriterTableError
+from sfwriter.storage.delta_features import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,8 @@ _PASSING = {
 
 # delta-rs flattens errors to text; the number survives as Rust prints it: `os error 28` or `code: 28`.
 _NUMBER = re.compile(r"(?:os error|code:) (\d+)")
+# A reader feature that delta-rs has never heard of keeps it from opening the table at all.
+_UNKNOWN_FEATURE = re.compile(r"Feature '(\w+)' is not supported")
 # Rust appends stack frames to some messages ("   0: <unknown>"); they say nothing to a reader.
 _FRAMES = re.compile(r"\n\s+\d+: .*", re.DOTALL)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -147,6 +150,9 @@ def log_error(error: BaseException, doing: str, spec: TableSpec) -> WriterTableE
     """As `table_error`; what has no number of the system's is the log itself."""
     if error_number(error) is not None or isinstance(error, OSError):
         return table_error(error, doing, spec)
+    unknown = _UNKNOWN_FEATURE.search(str(error))
+    if unknown:
+        return unsupported(unknown.groups(), doing, spec)
     return WriterTableError(
         f"Could not {doing} {spec.name} at {spec.location}: {first_words(error)}",
         context={"table": spec.name, "location": spec.location},

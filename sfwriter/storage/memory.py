@@ -9,6 +9,7 @@ Never does: write a file; survive its process.
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from dataclasses import dataclass, field, replace
@@ -206,6 +207,7 @@ class MemoryTable:
             if stored is None:
                 return TableStats(exists=False)
             parts = [self._warehouse.files[f"{self._spec.location}/{path}"] for path in stored.files]
+            hours = max(1, math.ceil(self._spec.producer_retention_days * 24))
             return TableStats(
                 exists=True,
                 version=stored.version,
@@ -215,6 +217,7 @@ class MemoryTable:
                 schema=stored.schema,
                 partition_columns=stored.partition_columns,
                 last_modified_ms=stored.changed_ms,
+                properties={"delta.setTransactionRetentionDuration": f"interval {hours} hours"},
             )
 
     def ensure(self) -> TableStats:

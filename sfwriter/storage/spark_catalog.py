@@ -172,7 +172,7 @@ class CatalogTable:
         check_writable(spec.schema, spec)
         schema = spec.name.split(".", 1)[0]
         with reported_by_spark("create", spec), self._bridge.acting() as session:
-            if not session.catalog.databaseExists(schema):
+            if not session.catalog.databaseExists(quoted(schema)):
                 session.sql(f"CREATE DATABASE IF NOT EXISTS {quoted(schema)}")
             session.sql(creation_sql(self._quoted_name(), spec))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sfwriter.exceptions import WriterSchemaError
+from sfwriter.storage.place import local_root
 from sfwriter.storage.predicates import in_spark_sql
 from sfwriter.storage.spark_faults import reported_by_spark
 
@@ -39,6 +40,8 @@ def scan_rows(
     schema: pa.Schema,
     columns: Sequence[str] | None,
     predicate: str | None,
+    *,
+    files: Sequence[str] | None = None,
 ) -> pa.RecordBatchReader:
     """Stream rows, in no particular order.
 
@@ -46,6 +49,8 @@ def scan_rows(
         bridge: to Spark.
         spec: of the table.
         schema: of the whole table, in Arrow.
+        files: paths of the live files under the location, where those alone tell the rows; None lets Delta
+            find them out, which after each commit takes Spark a second or more.
         columns: wanted; None for all.
         predicate: of the library's own making.
 
@@ -63,13 +68,30 @@ def scan_rows(
         )
     target = pa.schema([schema.field(name) for name in wanted])
     with reported_by_spark("read", spec), bridge.acting() as session:
-        frame = session.read.format("delta").load(spec.location)
+        if files is None:
+            frame = session.read.format("delta").load(spec.location)
+        else:
+            frame = frame_of_files(session, spec.location, schema, files)
         if predicate:
             frame = frame.where(in_spark_sql(predicate))
         # Without a column there is nothing to be streamed: one stands in for the rows.
         frame = frame.selectExpr(*(map(quoted, wanted) if wanted else ["1 AS one"]))
         source = _batches(frame, bridge)
     return pa.RecordBatchReader.from_batches(target, _fitting(source, target, spec))
+
+
+def frame_of_files(session: Any, location: str, schema: pa.Schema, files: Sequence[str]) -> Any:
+    """Parquet files under a table's location as one DataFrame; folders tell the columns that files lack."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    kinds = from_arrow_schema(schema, prefer_timestamp_ntz=False)
+    for field in kinds:
+        field.nullable = True
+    if not files:
+        return session.createDataFrame([], kinds)
+    root = local_root(location)
+    base = location.rstrip("/") if root is None else root.as_uri()
+    return session.read.schema(kinds).option("basePath", base).parquet(*[f"{base}/{path}" for path in files])
 
 
 def _fitting(source: Iterator[pa.RecordBatch], target: pa.Schema, spec: TableSpec) -> Iterator[pa.RecordBatch]:

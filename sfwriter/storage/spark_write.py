@@ -14,8 +14,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterValidationError
-from sfwriter.storage.place import local_root
 from sfwriter.storage.spark_faults import reported_by_spark
+from sfwriter.storage.spark_scan import frame_of_files
 from sfwriter.storage.staging import staged_schema
 
 if TYPE_CHECKING:
@@ -62,17 +62,11 @@ def _written(bridge: SparkBridge, spec: TableSpec, transaction: Any, staged: Seq
 
 def _frame(bridge: SparkBridge, spec: TableSpec, staged: Sequence[StagedBatch]) -> Any:
     """The rows of all staged batches; what one of them lacks is null in it."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    root = local_root(spec.location)
-    base = spec.location.rstrip("/") if root is None else root.as_uri()
-    frames = []
-    for batch in staged:
-        schema = from_arrow_schema(staged_schema(batch), prefer_timestamp_ntz=False)
-        for field in schema:
-            field.nullable = True
-        reader = bridge.session.read.schema(schema).option("basePath", base)
-        frames.append(reader.parquet(*[f"{base}/{file.path}" for file in batch.files]))
+    session = bridge.session
+    frames = [
+        frame_of_files(session, spec.location, staged_schema(batch), [file.path for file in batch.files])
+        for batch in staged
+    ]
     whole = frames[0]
     for frame in frames[1:]:
         whole = whole.unionByName(frame, allowMissingColumns=True)

@@ -23,6 +23,7 @@ from sfwriter.arrays import array_of, scalar_of
 from sfwriter.clock import SystemClock
 from sfwriter.dictionaries import alike, plain_column, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
+from sfwriter.ingest.partitions import NULL_PARTITION, names_folder
 from sfwriter.storage.columns import check_writable, in_kept_type, is_narrower, with_null_marks
 from sfwriter.storage.engine import StagedBatch, StagedFile
 from sfwriter.storage.faults import reported
@@ -41,7 +42,6 @@ ROW_GROUP_ROWS = 131_072
 _LEAST_GROUP_ROWS = 4_096
 """Row groups below it cost more in headers and lost compression than an overshoot of the file size."""
 
-_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
@@ -239,7 +239,7 @@ def _partition_text(spec: TableSpec, column: str, value: object) -> str | None:
         return "true" if value else "false"
     text = str(value)
     # A datetime is a date to Python: the type itself decides.
-    if type(value) in (str, int, date) and _SAFE.fullmatch(text) and text != _NULL_PARTITION:
+    if type(value) in (str, int, date) and names_folder(column, text):
         return text
     raise WriterValidationError(
         f"Value {text[:100]!r} of partition column {column!r} of {spec.name} cannot name a folder.",
@@ -257,7 +257,7 @@ def _write_all(spec: TableSpec, parts: Sequence[tuple[dict[str, str | None], pa.
     with ExitStack() as undo:
         files = []
         for values, rows in parts:
-            folder = "".join(f"{name}={_NULL_PARTITION if value is None else value}/" for name, value in values.items())
+            folder = "".join(f"{name}={NULL_PARTITION if value is None else value}/" for name, value in values.items())
             writer = _PartWriter(spec, place, folder, values)
             start, most = 0, rows_of_file(spec, rows.num_rows)
             while start < rows.num_rows:

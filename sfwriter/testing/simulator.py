@@ -105,7 +105,9 @@ class Episode:
     # ------------------------------------------------------------ what happens
 
     def _somebody_calls(self) -> None:
-        self.random.choice(self.world.callers).act()
+        caller = self.random.choice(self.world.callers)
+        if self.world.steps >= caller.rests_until:
+            caller.act()
 
     def _a_job_goes_on(self) -> None:
         for host in self._some_host():

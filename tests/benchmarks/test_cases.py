@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
+import ray
 from typer.testing import CliRunner
 
+from actors.cluster import end_ray, start_ray
 from benchmarks import cli
 from benchmarks.case import Case, Peer, Scale, Verdict, expect, run_case
 from benchmarks.cases import CASES
+from benchmarks.steady import steady
 
-THROUGH_RAY = {"service-backfill", "service-acks"}
+THROUGH_RAY = {name for name in CASES if name.startswith("service-")}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.ray] if name in THROUGH_RAY else []) for name in CASES]
-)
+@pytest.fixture(scope="module")
+def one_ray():
+    """A Ray that all cases of this module use, where each would start one of its own."""
+    pid = start_ray()
+    try:
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        end_ray(pid)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in THROUGH_RAY])
 def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path):
     report = run_case(CASES[name], tmp_path, scale=Scale.TINY)
 
@@ -24,6 +38,27 @@ def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path):
     assert {peer: len(runs) for peer, runs in report.rounds.items()} == {peer.name: 1 for peer in CASES[name].peers}
     assert [judged.label for judged in report.verdicts] == [verdict.label for verdict in CASES[name].verdicts]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("name", sorted(THROUGH_RAY))
+def test_a_case_through_the_service_does_so_too(name, tmp_path):
+    test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("one_ray")
+def test_a_steady_load_is_looked_at_from_its_beginning_to_its_end(tmp_path):
+    looks = []
+    found = steady(3.0, tmp_path, lambda secs, look: looks.append((secs, look)), own_ray=False)
+
+    assert len(looks) == len(found["points"]) >= 2
+    assert looks[-1][1]["commits"] <= found["commits"]
+    assert found["rows"] > 7 * found["calls"]
+    assert {"memory_growth", "latency_growth", "p50_ms", "p99_ms", "most_files", "most_log_entries"} <= set(found)
 
 
 def _case(first, second):

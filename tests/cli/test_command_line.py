@@ -49,6 +49,41 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, arguments, says):
     assert ended.out == ""
 
 
+def test_no_command_shows_the_help_as_it_is_and_is_wrong_usage(tmp_path):
+    ended = sfwriter(tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.strip() == sfwriter(tmp_path, "--help").out.strip()
+
+
+LOADS = """
+import sys
+from sfwriter.cli import main
+code = main(sys.argv[1:])
+print(code, sorted({"pandas", "ray", "pyspark", "duckdb", "polars"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("mode", ["lenient", "ignore"])
+def test_a_backfill_of_any_format_loads_no_library_that_it_does_not_need(tmp_path, mode):
+    write_jsonl(tmp_path / "a.jsonl", range(5))
+    with (tmp_path / "a.jsonl").open("a") as file:
+        file.write('{"phase": "lead", "step_name": "s", "rows_written": "many"}\n')
+    (tmp_path / "b.csv").write_text("phase,step_name,success,rows_written\ngold,a,true,1\ngold,b,FALSE,many\n")
+    write_parquet(tmp_path / "c.parquet", 10)
+    command = ["backfill", "a.jsonl", "b.csv", "c.parquet", "--table", "ops.runs", "--mode", mode, "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+def test_a_file_that_is_left_out_is_named(tmp_path):
+    for name in ["a.csv", "README"]:
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_text("phase,step_name\ngold,a\n")
+    assert "1 file is left out, its name says it is something else: README\n" in backfill(tmp_path, "in").err
+
+
 def test_a_wrong_environment_is_wrong_usage_and_named(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", range(3))
     ended = backfill(tmp_path, "a.jsonl", SFWRITER_BATCH_SIZE="many")
@@ -138,6 +173,14 @@ def test_a_service_that_is_not_there_is_told_with_what_to_do(tmp_path):
     assert ended.code == 1
     assert ended.err.strip().count("\n") == 0
     assert "RAY_ADDRESS" in ended.err
+
+
+def test_a_ray_that_cannot_be_joined_is_named_and_no_failure_of_ours(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", range(5))
+    ended = backfill(tmp_path, "a.jsonl", "--service", "logs", RAY_ADDRESS="http://127.0.0.1:1")
+    assert ended.code == 1
+    assert ended.json["error"]["code"] == "unreachable"
+    assert "the Ray at http://127.0.0.1:1 cannot be joined" in ended.err
 
 
 def test_stdout_that_is_closed_is_no_traceback(tmp_path):

@@ -1,6 +1,8 @@
 """A row that is refused, in each format: file and row are named, and the same sources can be finished."""
 
 import json
+from datetime import date, datetime, timezone
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,11 +12,14 @@ from sfwriter.backfill import backfill
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
 from sfwriter.sources import Limits, discover
+from sfwriter.sources.typed_text import LOG_TYPES
+from sfwriter.sources.widening import widened
 from sfwriter.testing import MemoryEngine
 from sfwriter.writer import LogWriter
 from tests.cli.support import row, write_jsonl
 
 LIMITS = Limits(10, 1 << 20)
+UTC = timezone.utc
 
 
 @pytest.fixture
@@ -52,6 +57,9 @@ def test_a_malformed_line_is_named_and_lenient_sets_it_aside(tmp_path, engine):
     result, count, aside = run(tmp_path, engine, "a.jsonl", mode="lenient")
     assert (result["rows_written"], result["already_written"], result["quarantined_rows"], count) == (10, 20, 1, 30)
     assert "{torn" in str(aside[0]["row"])
+    assert aside[0]["reasons"] == [
+        "row is no valid JSON (Expecting property name enclosed in double quotes at column 2)"
+    ]
     result, count, _ = run(tmp_path, engine, "a.jsonl")
     assert (result["rows_written"], result["already_written"], count) == (0, 31, 30)
 
@@ -135,10 +143,41 @@ def test_parquet_types_that_widen_without_loss_are_taken_in_strict(tmp_path, eng
             "validation_rate": pa.array([99], pa.int16()),
             "start_time": pa.array([0], pa.timestamp("ms")),
             "end_time": pa.array([1000], pa.timestamp("ns", "Europe/Berlin")),
+            "run_started_at": pa.array([date(1970, 1, 1)]),
+            "input_rows": pa.array([Decimal(7)], pa.decimal128(18, 0)),
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
     assert run(tmp_path, engine, "a.parquet")[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "kept"),
+    [
+        ("start_time", pa.array([date(2024, 1, 31), None], pa.date32()), [datetime(2024, 1, 31, tzinfo=UTC), None]),
+        ("start_time", pa.array([date(2024, 1, 31), None], pa.date64()), [datetime(2024, 1, 31, tzinfo=UTC), None]),
+        ("rows_written", pa.array([Decimal(10**18 - 1), None], pa.decimal128(18, 0)), [10**18 - 1, None]),
+        ("duration_secs", pa.array([Decimal("1.10"), None], pa.decimal128(15, 2)), [1.1, None]),
+        ("day", pa.array([date(2024, 1, 31), None]), [date(2024, 1, 31), None]),
+    ],
+)
+def test_a_files_days_and_decimals_become_what_the_column_keeps(column, given, kept):
+    assert widened(pa.table({column: given}), LOG_TYPES).column(column).to_pylist() == kept
+
+
+@pytest.mark.parametrize(
+    ("column", "given"),
+    [
+        ("rows_written", pa.array([Decimal(1)], pa.decimal128(19, 0))),
+        ("rows_written", pa.array([Decimal("1.5")], pa.decimal128(3, 1))),
+        ("duration_secs", pa.array([Decimal("1.5")], pa.decimal128(16, 1))),
+        ("start_time", pa.array([2**31 - 1], pa.date32())),
+    ],
+)
+def test_what_a_column_might_lose_of_a_files_type_is_refused_in_strict(tmp_path, engine, column, given):
+    pq.write_table(pa.table({"phase": ["gold"], "step_name": ["s"], column: given}), tmp_path / "a.parquet")
+    error = broken(tmp_path, engine, "a.parquet", error=WriterSchemaError)
+    assert f"row 1 {column} = " in str(error)
 
 
 def test_progress_ends_with_everything_done(tmp_path, engine):

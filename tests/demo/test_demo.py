@@ -60,7 +60,7 @@ def is_traced(process: psutil.Process, trace: str) -> bool:
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Started]:
-    started = Started(tmp_path / "place", tmp_path / "output.txt")
+    started = Started(tmp_path / "made" / "place", tmp_path / "output.txt")
     yield started
     for process in started.left():
         process.kill()
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_everything(demo: Started, moment: str) -> None:
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(60) == 130, demo.said()
     assert demo.left() == []
-    assert not demo.folder.exists()
+    assert not demo.folder.parent.exists()
     assert "Traceback" not in demo.said()
 
 

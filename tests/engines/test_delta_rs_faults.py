@@ -246,7 +246,7 @@ def entry(location, version):
     return Path(location, "_delta_log", f"{version:020}.json")
 
 
-@pytest.mark.parametrize("damage", ["{not json", "\x00" * 100])
+@pytest.mark.parametrize("damage", ["{not json", "\x00" * 100, ""])
 def test_a_damaged_log_is_said_and_nothing_is_written(delta, damage):
     table = delta.ready()
     delta.put(table, "p", 0)
@@ -287,8 +287,15 @@ def test_a_log_without_its_first_entry_is_not_taken_for_a_new_table(delta):
 
 FEATURES = ["clustering", "domainMetadata", "rowTracking", "inCommitTimestamp", "typeWidening", "vacuumProtocolCheck",
             "identityColumns", "allowColumnDefaults", "checkpointProtection", "deletionVectors", "v2Checkpoint",
-            "columnMapping", "somethingNew"]  # fmt: skip
-BOTH_SIDES = ("deletionVectors", "v2Checkpoint", "columnMapping", "typeWidening", "vacuumProtocolCheck")
+            "columnMapping", "somethingNew", "somethingNewToRead"]  # fmt: skip
+BOTH_SIDES = (
+    "somethingNewToRead",
+    "deletionVectors",
+    "v2Checkpoint",
+    "columnMapping",
+    "typeWidening",
+    "vacuumProtocolCheck",
+)
 
 
 def set_protocol(location, features, reader=()):

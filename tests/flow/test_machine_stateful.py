@@ -74,7 +74,9 @@ class TheMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         retry = RetryPolicy(max_retries=2, delay_s=1.0)
-        limits = FlowLimits(budget_bytes=BUDGET, stage_slots=2, max_job_bytes=12, stage_timeout_s=30.0, retry=retry)
+        limits = FlowLimits(
+            budget_bytes=BUDGET, stage_slots=2, max_job_bytes=12, min_part_bytes=4, stage_timeout_s=30.0, retry=retry
+        )
         self.machine = Machine(limits, name="m-", seed=1)
         self.table = Oracle()
         self.now = 0.0

@@ -109,6 +109,26 @@ MUTANTS = {
         "        if not core.queue and core.budget.fits(batch.given.cost):\n",
         "        if core.budget.fits(batch.given.cost):\n",
     ),
+    "let everybody have the same, whatever the weights are": (
+        "turns.py",
+        "max(given.cost, 1) / given.weight",
+        "max(given.cost, 1)",
+    ),
+    "give turns by batches instead of bytes": (
+        "turns.py",
+        "max(given.cost, 1) / given.weight",
+        "1 / given.weight",
+    ),
+    "let a client that was away make up for it": (
+        "turns.py",
+        "            share.start = max(self._now, share.finish)\n",
+        "            share.start = share.finish\n",
+    ),
+    "never let time pass for the turns": (
+        "turns.py",
+        "        self._now = share.start\n",
+        "        pass\n",
+    ),
     "never seal what waits for company": (
         "lane.py",
         "        return self.open_count > 0 and (now >= self.open_until or (self.eager and self.idle))\n",

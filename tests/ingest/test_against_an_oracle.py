@@ -275,7 +275,9 @@ def test_strict_takes_exactly_what_the_contract_takes(given_rows):
 
     if wrong:
         assert isinstance(found, WriterSchemaError)
-        assert {(entry["row"], entry["column"]) for entry in found.validation_errors} == wrong
+        entries = found.validation_errors
+        assert {(entry["row"], value["column"]) for entry in entries for value in entry["values"]} == wrong
+        assert [entry["row"] for entry in entries] == sorted({row for row, _ in wrong} | against.keys())
     elif against:
         assert isinstance(found, WriterValidationError)
         assert {entry["row"]: len(entry["reasons"]) for entry in found.validation_errors} == against

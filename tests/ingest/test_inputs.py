@@ -200,3 +200,62 @@ def test_rows_given_are_never_changed():
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="strict, lenient and ignore"):
         Gate("Strict")
+
+
+MIXED = {"phase": ["bronze"] * 3, "step_name": ["a", "b", "c"], "rows_processed": [1, "many", None]}
+FRAMES = {
+    "pandas": lambda: pd.DataFrame(MIXED, index=["x", "y", "z"]),
+    "polars": lambda: pl.DataFrame({**MIXED, "rows_processed": pl.Series([1, 2**90, None], dtype=pl.Int128)}),
+}
+
+
+@pytest.mark.parametrize("library", FRAMES)
+def test_a_frame_whose_column_has_no_arrow_type_is_judged_row_by_row(library):
+    frame = FRAMES[library]()
+
+    with pytest.raises(WriterSchemaError) as refused:
+        Gate("strict").encode(frame)
+    lenient = Gate("lenient").encode(frame)
+    every = Gate("ignore").encode(frame)
+
+    assert [(entry["row"], entry["column"]) for entry in refused.value.validation_errors] == [(1, "rows_processed")]
+    assert lenient.rows["step_name"].to_pylist() == ["a", "c"]
+    assert lenient.rows["rows_processed"].to_pylist() == [1, None]
+    assert lenient.quarantined.num_rows == 1
+    assert every.rows["rows_processed"].to_pylist() == [1, None, None]
+    assert "_unconverted" in every.rows["metadata"].to_pylist()[1]
+
+
+def test_missing_values_of_a_mixed_pandas_frame_are_null_and_a_named_index_is_a_column():
+    frame = pd.DataFrame(
+        {
+            **MIXED,
+            "pipeline_id": [float("nan"), "p", None],
+            "start_time": [pd.Timestamp("2024-01-01"), pd.NaT, pd.NaT],
+            "duration_secs": [1.5, float("nan"), 2.0],
+        },
+        index=pd.Index([7, 8, 9], name="attempt"),
+    )
+
+    rows = Gate("ignore").encode(frame).rows
+
+    assert rows["pipeline_id"].to_pylist() == [None, "p", None]
+    assert rows["start_time"].null_count == 2
+    assert rows["duration_secs"].to_pylist() == [1.5, None, 2.0]
+    assert rows["attempt"].to_pylist() == [7, 8, 9]
+
+
+def test_polars_categories_and_enums_are_texts_however_few_rows_there_are():
+    for count in (2, 5000):
+        frame = pl.DataFrame(
+            {
+                "phase": pl.Series(["bronze"] * count, dtype=pl.Categorical),
+                "step_name": pl.Series(["a", "b"] * (count // 2), dtype=pl.Enum(["a", "b"])),
+                "pipeline_id": pl.Series(["p", None] * (count // 2), dtype=pl.Categorical),
+            }
+        )
+
+        rows = Gate("strict").encode(frame).rows
+
+        assert rows["step_name"].to_pylist() == ["a", "b"] * (count // 2)
+        assert rows["pipeline_id"].to_pylist() == ["p", None] * (count // 2)

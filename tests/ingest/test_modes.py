@@ -66,6 +66,8 @@ EXACT = [
     ("start_time", NOON.astimezone(timezone(timedelta(hours=5, minutes=30))), NOON),
     ("start_time", pd.Timestamp(NOON), NOON),
     ("start_time", np.datetime64("2024-01-31T12:00:00.000000000"), NOON),
+    ("start_time", np.datetime64("2024-01-31T12:00"), NOON),
+    ("start_time", np.datetime64("2024-01-31T12", "h"), NOON),
     ("metadata", {"a": 1, "b": [None, {"c": 0.5}]}, '{"a":1,"b":[null,{"c":0.5}]}'),
     ("metadata", {}, "{}"),
     ("metadata", '{ "a" : 1 }', '{ "a" : 1 }'),
@@ -95,12 +97,16 @@ LOSSLESS = [
     ("start_time", "2024-01-31T13:30:00.000000+01:30", NOON),
     ("start_time", "2024-01-31T12:00:00.000000000Z", NOON),
     ("start_time", date(2024, 1, 31), NOON.replace(hour=0)),
+    ("start_time", np.datetime64("2024-01-31"), NOON.replace(hour=0)),
+    ("start_time", np.datetime64("2024-01"), NOON.replace(hour=0, day=1)),
     ("run_id", 12, "12"),
     ("run_id", uuid.UUID(int=1), str(uuid.UUID(int=1))),
 ]
 
 WRONG = [
     # column, value, what the error says: taken in no mode
+    ("start_time", np.datetime64(1, "ps"), "is not a timestamp"),
+    ("start_time", np.datetime64(20_000, "Y"), "is not a timestamp"),
     ("rows_processed", True, "is not an integer"),
     ("rows_processed", 12.5, "integer"),
     ("rows_processed", "12x", "is not an integer"),

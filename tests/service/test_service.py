@@ -201,10 +201,15 @@ def test_tasks_actors_and_asyncio_can_all_use_the_service(service: Service) -> N
 
     async def awaited() -> int:
         with connect(name) as client:
-            return int((await asyncio.wrap_future(client.submit_log_rows(rows())))["rows_written"])
+            one, *others = [client.submit_log_rows(rows()) for _ in range(4)]
+            written = [(await asyncio.wrap_future(one))["rows_written"], (await others[0])["rows_written"]]
+            written += [result["rows_written"] for result in await asyncio.gather(*others[1:])]
+            with pytest.raises(WriterValidationError):
+                await client.submit_log_rows([{"phase": "nope", "step_name": "s"}])
+            return sum(written)
 
     assert ray.get(task.remote(), timeout=90) == 7
-    assert asyncio.run(awaited()) == 7
+    assert asyncio.run(awaited()) == 28
 
 
 def test_many_threads_share_one_client_and_many_clients_one_service(service: Service) -> None:
@@ -217,6 +222,30 @@ def test_many_threads_share_one_client_and_many_clients_one_service(service: Ser
     for client in clients:
         client.close()
     assert service.reconcile()["consistent"]
+
+
+def _eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it does within ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_clients_have_windows_by_the_weights_of_the_configuration(start: Callable[..., Service]) -> None:
+    service = start(client_weights={"billing": 3, "batch-*": 0.5}, memory_fraction=0.1)
+    with connect(service.name, producer_id="billing") as heavy, connect(service.name, producer_id="batch-7") as light:
+        with connect(service.name) as anybody:
+            for client in (heavy, light, anybody) * 2:  # a window that others shrank is told with the next answer
+                client.write_log_rows(rows())
+            windows = [client.get_memory_usage()["budget_mb"] for client in (heavy, light, anybody)]
+            assert windows == pytest.approx([6 * windows[1], windows[1], 2 * windows[1]], rel=1e-3)
+            assert sorted(service.metrics()["client_weights"].values()) == [0.5, 1.0, 3]
+        assert "client_weights" in service.configuration()
+    with pytest.raises(WriterConfigurationError, match="client_weights"):
+        Service.start(WriterConfig(warehouse=heavy.config.warehouse, memory_fraction=0.1), name=service.name)
 
 
 def test_health_metrics_and_reconcile_say_what_the_contract_lists(service: Service) -> None:
@@ -232,13 +261,25 @@ def test_health_metrics_and_reconcile_say_what_the_contract_lists(service: Servi
         for name in ("bytes", "batches", "commits"):
             assert metrics[f"{name}_total"] > 0
             assert metrics[f"{name}_per_sec"] >= 0
-        for stage in ("wait", "stage", "commit", "total"):
+        for stage in ("gate", "encode", "wait", "stage", "commit", "total"):
             assert 0 <= metrics["latency_secs"][stage]["p50"] <= metrics["latency_secs"][stage]["p99"]
         assert metrics["in_flight_bytes"] <= metrics["budget_bytes"]
         assert {"coordinator", "metrics", "maintenance"} < set(metrics["actor_memory_bytes"])
         assert client.producer_id in metrics["producers"]
         assert metrics["tables"][client.get_table_info()["table_fqn"]]["rows"] >= 7
         assert metrics["histograms"]["total"]["count"] >= 1
+        stages = {"gate", "encode", "wait", "stage", "commit", "total"}
+        for figures in (
+            metrics["producers"][client.producer_id],
+            metrics["tables"][client.get_table_info()["table_fqn"]],
+        ):
+            assert stages <= set(figures["stages"])
+            assert all(figures["stages"][stage]["count"] >= 1 for stage in stages)
+        assert _eventually(lambda: "ack" in service.metrics()["producers"][client.producer_id]["stages"])
+        seen = service.metrics()["producers"][client.producer_id]["stages"]
+        assert seen["ack"]["count"] == 1
+        assert seen["ack"]["sum_secs"] >= seen["total"]["sum_secs"]
+        assert service.history()[-1]["rows_total"] >= 7
         assert set(metrics["client_queues"].values()) == {0}
         assert f'sfwriter_producer_rows_total{{producer="{client.producer_id}",service=' in service.prometheus()
         ledger = service.reconcile()
@@ -264,6 +305,20 @@ def test_an_unknown_service_says_how_to_start_it(service: Service) -> None:
         connect("not a name!")
     with pytest.raises(WriterConfigurationError):
         connect(service.name, on_full="explode")
+
+
+def test_a_client_may_judge_its_rows_in_another_mode_than_the_service(start: Callable[..., Service]) -> None:
+    service = start()
+    bad = {"phase": "lead", "step_name": "s"}
+    with connect(service.name) as client, pytest.raises(WriterValidationError):
+        client.write_log_rows([bad])
+    with connect(service.name, schema_validation_mode="lenient") as client:
+        result = client.write_log_rows([*rows(), bad])
+        assert (result["rows_written"], result["quarantined_rows"]) == (7, 1)
+        assert client.quarantined()[0]["row"] == bad
+    assert service.reconcile()["quarantined_rows"] == 1
+    with pytest.raises(WriterConfigurationError, match="schema_validation_mode"):
+        connect(service.name, schema_validation_mode="loose")
 
 
 def test_a_batch_larger_than_the_budget_says_how_to_split_it(start: Callable[..., Service]) -> None:

@@ -66,6 +66,29 @@ def test_a_glob_matches_through_folders_in_a_stable_order(tmp_path):
     ]
 
 
+def test_two_stars_pass_over_hidden_folders_and_never_go_round_in_circles(tmp_path):
+    wanted = [put(tmp_path / "a" / "1.jsonl"), put(tmp_path / "a" / "b" / "2.jsonl")]
+    put(tmp_path / "a" / "_temporary" / "3.jsonl")
+    put(tmp_path / "a" / ".git" / "4.jsonl")
+    for number in range(3):  # the standard library's `**` takes each of the 3 ** 40 ways
+        (tmp_path / "a" / f"up{number}").symlink_to(tmp_path)
+        (tmp_path / f"down{number}").symlink_to(tmp_path / "a")
+    for pattern in ["**/*.jsonl", "a/**", "a/**/*.jsonl", "**/a/**/*.jsonl", "a/**/**/*.jsonl", "down1/**/*.jsonl"]:
+        assert paths(discover([str(tmp_path / pattern)])) == [path.resolve() for path in wanted], pattern
+
+
+def test_a_hidden_name_that_a_glob_spells_out_is_meant(tmp_path):
+    file = put(tmp_path / "a" / "_temporary" / "1.jsonl")
+    assert paths(discover([str(tmp_path / "**" / "_temporary" / "*.jsonl")])) == [file.resolve()]
+
+
+def test_two_stars_over_a_delta_table_are_refused_as_its_folder_is(tmp_path):
+    put(tmp_path / "runs" / "_delta_log" / "0.json")
+    put(tmp_path / "runs" / "part-0.parquet")
+    with pytest.raises(WriterValidationError, match="is a Delta table"):
+        discover([str(tmp_path / "**" / "*.parquet")])
+
+
 def test_a_name_that_exists_is_no_glob(tmp_path):
     file = put(tmp_path / "a[1].csv")
     put(tmp_path / "a1.csv")

@@ -8,8 +8,8 @@ import pytest
 import zstandard
 
 from sfwriter.exceptions import WriterValidationError
+from sfwriter.ingest.unreadable import Unreadable
 from sfwriter.sources import Limits, SourceReading, source_of
-from sfwriter.sources.chunk import Unreadable
 from sfwriter.sources.delimited import rows_of_records
 from sfwriter.sources.jsonl import rows_of_lines
 from sfwriter.sources.typed_text import LOG_TYPES, parse_column, parse_text, types_of
@@ -271,12 +271,21 @@ def test_a_broken_record_stays_in_its_place_as_text_with_the_reason(record, reas
     assert rows[2] == {"phase": "gold", "step_name": "b", "rows_written": 2}
 
 
+def test_a_quote_that_is_never_closed_makes_no_row_of_the_rest_of_the_file():
+    records = [b"gold,a,1\n", b'gold,"b,2\ngold,c,3\ngold,d,4\n']
+    rows, faults = rows_of_records(records, ["phase", "step_name", "rows_written"], LOG_TYPES)
+    assert faults == {1: "opens a quote that is never closed"}
+    assert rows[0] == {"phase": "gold", "step_name": "a", "rows_written": 1}
+
+
 @pytest.mark.parametrize(
     ("header", "says"),
     [
         (b"phase,,step_name\n", "has no name for column 2"),
         (b"phase,step_name,phase\n", "names 'phase' more than once"),
-        (b'phase,"step_name\n', "is no valid CSV"),
+        (b'phase,"step_name\n', "opens a quote that is never closed"),
+        (b"phase;step_name\n", "is one name, 'phase;step_name'"),
+        (b"phase\tstep_name\n", r"is one name, 'phase\\tstep_name'"),
         (b"ph\xffse,step_name\n", "is not UTF-8"),
     ],
 )

@@ -145,3 +145,15 @@ def test_many_threads_may_ask_and_write(open_writer, count):
         thread.join()
     assert not failures
     assert count() == 50
+
+
+def test_numbers_that_ignore_let_through_are_no_history_and_never_an_error(open_writer):
+    odd = {"duration_secs": float("nan"), "validation_rate": float("inf")}
+    writer = open_writer(schema_validation_mode="ignore")
+    writer.write_log_rows([one(number, **(odd if number % 2 else {})) for number in range(40)])
+
+    for tested in (one(41, **odd), one(41, duration_secs=-1.0, rows_processed=-5, validation_rate=-5.0)):
+        writer.detect_anomalies([tested])
+
+    [found] = writer.detect_anomalies([one(41, duration_secs=500.0)])["anomalies"]
+    assert (found["type"], found["expected"]) == ("duration", pytest.approx(10.1, abs=0.2))

@@ -83,6 +83,14 @@ def test_progress_is_told_after_each_batch_on_the_callers_thread(open_writer, ro
     assert threads == {threading.current_thread()}
 
 
+def test_what_is_no_function_of_the_progress_is_refused_before_anything_is_written(open_writer, row, count) -> None:
+    writer = open_writer()
+    writer.write_log_rows([row()])
+    with pytest.raises(WriterValidationError, match="progress"):
+        writer.write_batches(numbered(row, 2), progress=5)
+    assert count() == 1
+
+
 def test_an_error_of_progress_stops_the_call_after_what_is_on_its_way(open_writer, row, count) -> None:
     writer = open_writer(producer_id="p")
 

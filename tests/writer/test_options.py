@@ -170,6 +170,36 @@ def test_partition_columns_are_those_of_a_new_table(open_writer, row, location, 
     assert caught.value.suggestions
 
 
+UNSAFE = ["a/b", "..", "a b", "ü", "a\nb", "__HIVE_DEFAULT_PARTITION__", "x" * 300, "C:\\x"]
+
+
+def test_lenient_sets_aside_the_rows_that_no_folder_can_be_named_for(open_writer, row, count) -> None:
+    writer = open_writer(partition_columns=["step_name"], schema_validation_mode="lenient")
+
+    result = writer.write_log_rows([row(step_name="good"), *(row(step_name=name) for name in UNSAFE)])
+
+    assert (result["rows_written"], result["quarantined_rows"], count()) == (1, len(UNSAFE), 1)
+    aside = writer.quarantined()
+    assert {entry["row"]["step_name"] for entry in aside} == set(UNSAFE)
+    assert all("partitioned by it" in entry["reasons"][0] for entry in aside)
+    assert writer.replay_quarantine(lambda row, _: {**row, "step_name": "mended"})["replayed"] == len(UNSAFE)
+
+
+@pytest.mark.parametrize("mode", ["strict", "ignore"])
+def test_every_row_that_no_folder_can_be_named_for_is_named(open_writer, row, count, mode) -> None:
+    from sfwriter.exceptions import WriterValidationError
+
+    open_writer(partition_columns=["step_name"]).write_log_rows([row(step_name="first")])
+    # The table says by what it is partitioned, whatever this writer's configuration does.
+    writer = open_writer(schema_validation_mode=mode)
+
+    with pytest.raises(WriterValidationError) as refused:
+        writer.write_log_rows([row(step_name="good"), *(row(step_name=name) for name in UNSAFE)])
+
+    assert [entry["row"] for entry in refused.value.validation_errors] == list(range(1, 1 + len(UNSAFE)))
+    assert count() == 1
+
+
 def test_a_value_that_no_folder_can_be_named_by_refuses_the_call(open_writer, row, count) -> None:
     from sfwriter.exceptions import WriterValidationError
 

@@ -160,7 +160,9 @@ def test_a_routed_call_is_written_once(make, tmp_path):
     first.write_log_rows(given, sequence=0)
     again = make(table_name_pattern="{schema}.{pipeline_id}", producer_id="p")
     assert again.committed_sequence == 0
-    assert again.write_log_rows(given, sequence=0)["already_written"]
+    result = again.write_log_rows(given, sequence=0)
+    assert (result["already_written"], result["rows_written"]) == (True, 0)
+    assert {name: table["rows"] for name, table in result["tables"].items()} == {"analytics.x": 0, "analytics.y": 0}
     assert steps_of(tmp_path, "analytics/x") == ["s0", "s1"]
     assert steps_of(tmp_path, "analytics/y") == ["t0"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import time
 
@@ -305,3 +307,58 @@ def test_rows_that_were_written_are_not_kept(open_writer) -> None:
         gc.enable()
     assert len(results) == 5
     assert kept < table.nbytes
+
+
+COPIES = [pickle.dumps, copy.copy, copy.deepcopy]
+
+
+@pytest.mark.parametrize("make", COPIES, ids=["pickle", "copy", "deepcopy"])
+def test_a_writer_is_neither_pickled_nor_copied_and_its_config_is(open_writer, row, make) -> None:
+    writer = open_writer()
+
+    with pytest.raises(TypeError, match="hand on its config"):
+        make(writer)
+
+    make(writer.config)
+    assert writer.write_log_rows([row()])["rows_written"] == 1
+
+
+CTRL_C = """
+import os, signal, sys, threading
+from sfwriter import LogWriter, WriterConfig
+from sfwriter.testing.rows import log_table
+
+def pressed(ask):
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        ask()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+from sfwriter.runtime.query import rows_of
+from sfwriter.interrupts import ctrl_c_told
+endless = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(1000000) b"
+table = log_table(10)
+
+def report():
+    with rows_of(table.to_reader(), table.schema.names) as log:
+        log.execute(endless).fetchall()
+
+assert pressed(report)
+
+def other():
+    with ctrl_c_told():
+        raise RuntimeError("another one")
+
+try:
+    other()
+except RuntimeError as error:
+    assert str(error) == "another one"
+print("told")
+"""
+
+
+def test_ctrl_c_in_a_report_is_a_keyboard_interrupt(python) -> None:
+    done = python(CTRL_C)
+    assert done.stdout.strip() == "told", done.stderr

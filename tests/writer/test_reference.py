@@ -326,6 +326,14 @@ def test_table_info_tells_how_long_the_table_itself_remembers_keys(open_writer, 
     assert open_writer(idempotency_retention_days=30).get_table_info()["idempotency_retention_days"] == 2.0
 
 
+def test_a_table_that_forgets_no_producer_says_none(open_writer, location) -> None:
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(str(location()), pa.table({"step_name": ["a"]}))
+    assert open_writer().get_table_info()["idempotency_retention_days"] is None
+
+
 def test_logs_are_shown_on_a_terminal_in_a_file_and_where_there_are_none(open_writer, row, monkeypatch) -> None:
     import io
 

@@ -8,14 +8,14 @@ import math
 import os
 import statistics
 from collections import Counter, defaultdict
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from sfwriter import WriterTableError, WriterValidationError
+from sfwriter import WriterSchemaError, WriterTableError, WriterValidationError
 from sfwriter.testing import ManualClock, MemoryEngine
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
@@ -173,6 +173,60 @@ def test_a_table_of_another_writer_with_few_columns_is_reported(open_writer, loc
     assert report["total_runs"] == 0
 
 
+_NAMES = ("run_id", "phase", "step_name", "start_time", "duration_secs")
+NO_LOGS = {
+    "no column of a log": ({"x": [1, 2]}, False),
+    "texts everywhere": ({name: ["a", "b"] for name in _NAMES}, True),
+    "numbers everywhere": ({name: [1, 2] for name in _NAMES}, True),
+    "days for moments": ({"step_name": ["s"], "start_time": [date(2024, 1, 1)]}, True),
+    "nested metadata": ({"run_id": ["r"], "phase": ["bronze"], "step_name": ["s"], "metadata": [{"a": 1}]}, False),
+}
+
+
+@pytest.mark.parametrize(("columns", "clashes"), NO_LOGS.values(), ids=list(NO_LOGS))
+def test_a_table_that_is_no_log_is_answered_or_its_column_is_named(open_writer, row, location, columns, clashes):
+    import pyarrow as pa
+
+    table = pa.table(columns)
+    write_deltalake(str(location()), table)
+    writer = open_writer()
+
+    asked = (writer.analyze_performance_trends, lambda: writer.detect_anomalies([row(duration_secs=1.0)]))
+    for ask in asked:
+        if not clashes:
+            assert ask()
+            continue
+        with pytest.raises(WriterSchemaError, match="in the table, and a log keeps") as refused:
+            ask()
+        assert refused.value.expected_schema.keys() == refused.value.actual_schema.keys()
+        assert refused.value.suggestions
+    if not clashes:
+        assert writer.generate_summary_report()["report_available"]
+    for form in ("json", "jsonl", "csv", "parquet"):
+        assert writer.export_analytics_data(form)["records_exported"] == table.num_rows
+
+
+def test_show_logs_shows_the_first_rows_of_a_table_without_a_time(open_writer, location, capsys):
+    import pyarrow as pa
+
+    write_deltalake(str(location()), pa.table({"x": [1, 2, 3]}))
+    open_writer().show_logs(2)
+    assert capsys.readouterr().out.splitlines()[1:] == ["x", "1", "2"]
+
+
+@pytest.mark.parametrize("durations", [[1.0], [None], [1.0, 5.0], [1e308, 1e308]])
+def test_a_figure_that_does_not_exist_is_none_and_every_result_is_json(open_writer, row, durations):
+    writer = open_writer()
+    now = datetime.now(timezone.utc)
+    writer.write_log_rows([row(duration_secs=one, start_time=now) for one in durations])
+
+    trends = writer.analyze_performance_trends()
+
+    assert trends["duration_trend"]["slope_per_day"] is None or durations[0] == 1e308
+    for result in (trends, writer.generate_summary_report()):
+        json.dumps(result, allow_nan=False)
+
+
 @pytest.mark.parametrize("days", [0, -1, True, None, "7", math.nan, math.inf, 10**9])
 def test_wrong_days_are_refused(open_writer, days):
     writer = open_writer()
@@ -224,6 +278,50 @@ def test_null_in_a_filter_means_null_and_an_empty_list_nothing(filled):
 
 def test_a_filter_is_a_value_and_never_sql(filled):
     assert content(filled.export_analytics_data("json", None, {"phase": "gold' OR '1'='1"})) == []
+
+
+def test_a_number_that_ignore_let_through_leaves_the_figures_of_the_others(open_writer, row):
+    writer = open_writer(schema_validation_mode="ignore")
+    now = datetime.now(timezone.utc)
+    numbers = [(1.0, 99.0), (3.0, 97.0), (math.nan, math.nan), (math.inf, -math.inf)]
+    writer.write_log_rows([row(duration_secs=one, validation_rate=two, start_time=now) for one, two in numbers])
+
+    report, trends = writer.generate_summary_report(), writer.analyze_performance_trends()
+
+    assert (report["total_executions"], report["average_duration_secs"]) == (4, 2.0)
+    assert report["slowest_steps"][0]["max_duration_secs"] == 3.0
+    assert (trends["duration_trend"]["mean"], trends["validation_trend"]["mean"]) == (2.0, 98.0)
+    assert trends["daily"][0]["p50_duration_secs"] == 2.0
+    assert pq.read_table(writer.export_analytics_data("parquet")["export_path"])["duration_secs"].null_count == 0
+
+
+def test_exports_lie_in_the_warehouse_also_where_it_is_a_file_url_or_names_are_long(open_writer, row, tmp_path):
+    writer = open_writer(warehouse=f"file://{tmp_path}/lake", table_schema="s" * 120, table_name="t" * 120)
+    writer.write_log_rows([row()])
+
+    path = Path(writer.export_analytics_data("parquet")["export_path"])
+
+    assert path.parent == tmp_path / "lake" / "exports"
+    assert path.is_file()
+
+
+def test_numpys_scalars_and_any_limit_are_taken(filled):
+    import numpy as np
+
+    rows = content(filled.export_analytics_data("json", None))
+    wanted = next(entry["rows_processed"] for entry in rows if entry["rows_processed"] is not None)
+
+    found = content(filled.export_analytics_data("json", 10**30, {"rows_processed": np.int64(wanted)}))
+
+    assert {entry["rows_processed"] for entry in found} == {wanted}
+
+
+@pytest.mark.parametrize("cell", ["=1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", " =1", "  +1", "＝1", "＠x"])
+def test_no_cell_of_a_csv_file_is_a_formula_also_behind_blanks(open_writer, row, cell):
+    writer = open_writer()
+    writer.write_log_rows([row(error_message=cell)])
+    with Path(writer.export_analytics_data("csv")["export_path"]).open(encoding="utf-8", newline="") as lines:
+        assert [entry["error_message"] for entry in csv.DictReader(lines)] == ["'" + cell]
 
 
 def test_metadata_is_an_object_and_text_survives(open_writer, row, tmp_path):

@@ -122,6 +122,19 @@ def test_a_broken_rule_refuses_the_call_or_sets_the_row_aside(open_writer, row, 
     assert count("pipeline_logs_quarantine") == 1
 
 
+def test_a_refusal_for_types_names_the_rows_that_break_rules_too_once_each(open_writer, row) -> None:
+    rows = [row(phase="tin"), row(), row(rows_written="many", duration_secs="long", validation_rate=101.0), "none"]
+    with pytest.raises(WriterSchemaError) as caught:
+        open_writer().write_log_rows(rows)
+    first, second, third = caught.value.validation_errors
+    assert [entry["row"] for entry in (first, second, third)] == [0, 2, 3]
+    assert ([len(entry["reasons"]) for entry in (first, second, third)]) == [1, 3, 1]
+    assert [value["column"] for value in second["values"]] == ["rows_written", "duration_secs"]
+    assert first["column"] == "phase"
+    assert "many" in caught.value.message
+    assert "tin" in caught.value.message
+
+
 def test_all_bad_rows_are_listed_with_all_their_reasons(open_writer, row) -> None:
     rows = [row(phase="tin", step_name=""), row(), *[row(duration_secs=-1.0)] * 3]
     with pytest.raises(WriterValidationError) as caught:

@@ -16,7 +16,12 @@ MAX_TRIES = 4
 
 
 class Caller:
-    """One that lets the writer number its batches, and never repeats one."""
+    """One that lets the writer number its batches, and never repeats one.
+
+    Attributes:
+        client: whose turns it takes.
+        rests_until: the step of the world before which it gives nothing.
+    """
 
     def __init__(self, world: World, producer: str, home: str) -> None:
         """Become a caller.
@@ -29,6 +34,8 @@ class Caller:
         self.world = world
         self.producer = producer
         self.home = home
+        self.client = ""
+        self.rests_until = 0
         self.window = world.random.randint(1, 8)
         self.unanswered = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from sfwriter.flow.batches import BatchState
@@ -38,6 +39,9 @@ CAUSES: dict[Reason, tuple[str, ...]] = {
 }
 """Refusals that need a fault of the batch's own: the names of those that may be behind each."""
 
+LARGEST = 100
+"""Bytes of the largest batch that anybody gives."""
+
 
 class Host:
     """One machine and what it has asked for."""
@@ -58,7 +62,8 @@ class Host:
         self.troubles: dict[str, None] = {}
         self.blamed: dict[tuple[str, str], None] = {}
         self.let_in: dict[int, None] = {}
-        self.heads: dict[int, int] = {}
+        self.waiting: dict[str, dict[int, None]] = {}
+        self.pairs: dict[tuple[str, str], tuple[int, int]] = {}
 
     def tell(self, event: Event) -> None:
         """Hand the machine one event, take its commands, and check what must hold after every step."""
@@ -193,30 +198,46 @@ class Host:
         machine = self.machine
         promise(0 <= machine.budget.used <= machine.budget.total, "the budget is kept", machine.budget.used)
         flowing = in_flight = 0
-        heads: dict[int, int] = {}
+        waiting: dict[str, dict[int, None]] = {}
+        weights: dict[str, float] = {}
+        let_in: dict[str, dict[int, int]] = {}
         for producer in machine.producers.values():
             balance = producer.committed + producer.refused + producer.in_flight
             promise(producer.accepted == balance, "accepted = committed + refused + in flight", producer.identity)
             in_flight += producer.in_flight
             for batch in producer.flight.values():
-                if batch.state is BatchState.FLOWING:
-                    flowing += batch.given.cost
-                    if batch.given.ticket not in self.let_in:
-                        self.let_in[batch.given.ticket] = None
-            if producer.waiting:
-                ticket = producer.waiting[0].given.ticket
-                heads[ticket] = self.heads.get(ticket, -1)
+                given = batch.given
+                client = given.client or given.producer_id
+                weights[client] = given.weight
+                if batch.state is BatchState.WAITING:
+                    waiting.setdefault(client, {})[given.ticket] = None
+                elif batch.state is BatchState.FLOWING:
+                    flowing += given.cost
+                    if given.ticket not in self.let_in:
+                        self.let_in[given.ticket] = None
+                        let_in.setdefault(client, {})[given.ticket] = given.cost
         promise(flowing == machine.budget.used, "bytes are conserved", flowing, machine.budget.used)
         promise(machine.in_flight == len(self.calls), "every submission is answered", machine.in_flight)
         promise(in_flight <= len(self.calls), "a batch in flight has a caller", in_flight)
-        self._check_turns(heads)
+        self._check_turns(waiting, weights, let_in)
 
-    def _check_turns(self, heads: dict[int, int]) -> None:
-        """Of those that wait for memory, the next of each producer is overtaken once by each other producer."""
-        entered = len(self.let_in)
-        for ticket, since in heads.items():
-            if since < 0:
-                heads[ticket] = entered
-            overtaken = entered - heads[ticket]
-            promise(overtaken <= self.world.identities, "nobody is overtaken for ever", ticket, overtaken)
-        self.heads = heads
+    def _check_turns(
+        self, waiting: dict[str, dict[int, None]], weights: dict[str, float], let_in: dict[str, dict[int, int]]
+    ) -> None:
+        """While two clients wait, what each is let in, by its weight, differs by one batch of each at most."""
+        own = {}
+        for client, before in self.waiting.items():
+            let = let_in.get(client, {})
+            # What left without having been let in may have been let in and answered at once.
+            if client in waiting and all(ticket in waiting[client] or ticket in let for ticket in before):
+                own[client] = sum(let.values())
+        pairs = {}
+        for one, other in itertools.combinations(sorted(waiting), 2):
+            if one not in own or other not in own:
+                continue
+            mine, theirs = self.pairs.get((one, other), (0, 0))
+            mine, theirs = pairs[one, other] = (mine + own[one], theirs + own[other])
+            apart = abs(mine / weights[one] - theirs / weights[other])
+            allowed = LARGEST / weights[one] + LARGEST / weights[other]
+            promise(apart <= allowed, "nobody gets more than its share", one, mine, other, theirs)
+        self.waiting, self.pairs = waiting, pairs

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 SIDE = "_quarantine"
 """What follows an answering table's name in that of the table beside it."""
 
+CROWDED = 0.2
+"""Of the episodes: many callers wait for little memory, and no fault cuts that short."""
+
+SIZES = (1, 5, 20, 60, 100)
+"""Of batches, in bytes and rows."""
+
+WEIGHTS = (0.25, 1.0, 1.0, 4.0)
+"""Of clients."""
+
 KEYS = 3
 """Idempotency keys beside each producer."""
 
@@ -37,7 +46,9 @@ class Settings:
     hosts: int
     tables: int
     producers: int
+    clients: int
     callers: int
+    crowded: bool
     faults: float
     poison: float
     early_looks: float
@@ -48,15 +59,17 @@ class Settings:
     @staticmethod
     def draw(random: Random) -> Settings:
         """A random kind: small bounds are likelier than in life, so that they are met."""
+        crowded = random.random() < CROWDED
         retry = RetryPolicy(
             max_retries=random.choice((0, 1, 3)),
             delay_s=random.choice((0.0, 0.5)),
             exponential=random.random() < 0.7,
         )
         limits = FlowLimits(
-            budget_bytes=random.choice((60, 150, 400, 100_000)),
+            budget_bytes=100 if crowded else random.choice((60, 150, 400, 100_000)),
             stage_slots=random.choice((1, 2, 4)),
             max_job_bytes=random.choice((1, 60, 200, 1 << 20)),
+            min_part_bytes=random.choice((1, 30, 1 << 20)),
             linger_s=random.choice((0.0, 0.05, 0.5)),
             patient_linger_s=random.choice((0.5, 2.0)),
             max_group_jobs=random.choice((1, 3, 256)),
@@ -70,12 +83,14 @@ class Settings:
             remembered_producers=random.choice((1, 3, 20_000)),
         )
         return Settings(
-            hosts=random.choice((1, 1, 2, 3)),
+            hosts=1 if crowded else random.choice((1, 1, 2, 3)),
             tables=random.choice((1, 1, 2)),
-            producers=random.randint(1, 6),
-            callers=random.randint(1, 8),
-            faults=random.choice((0.0, 0.05, 0.2, 0.5)),
-            poison=random.choice((0.0, 0.0, 0.05, 0.2)),
+            producers=8 if crowded else random.randint(1, 6),
+            clients=3 if crowded else random.choice((0, 1, 3)),
+            callers=16 if crowded else random.randint(1, 8),
+            crowded=crowded,
+            faults=0.0 if crowded else random.choice((0.0, 0.05, 0.2, 0.5)),
+            poison=0.0 if crowded else random.choice((0.0, 0.0, 0.05, 0.2)),
             early_looks=random.choice((0.0, 0.3)),
             kept_marks=limits.remembered_marks * random.choice((1, 1, 2)),
             restores=random.random() < 0.1,
@@ -116,12 +131,23 @@ class World:
         self.hosts = [Host(self, index, settings.limits, f"h{index}.0-") for index in range(settings.hosts)]
         self.producers = [f"p{index}" for index in range(settings.producers)]
         self.identities = len(self.producers) * (1 + KEYS)
+        self.weights = {f"client{index}": random.choice(WEIGHTS) for index in range(settings.clients)}
+        self.weights[""] = 1.0
+        self.clients = [random.choice(list(self.weights)) for _ in self.producers]
         self.callers = [self._new_caller() for _ in range(settings.callers)]
 
     def _new_caller(self) -> Caller:
         index = self.random.randrange(len(self.producers))
         home = f"logs{index % self.settings.tables}"
-        kind = self.random.randrange(4)
+        caller = self._caller_of(index, home)
+        caller.client = self.clients[index]
+        if self.settings.crowded:
+            caller.window = self.random.choice((1, 20, 20))
+            caller.rests_until = self.random.choice((0, 100))
+        return caller
+
+    def _caller_of(self, index: int, home: str) -> Caller:
+        kind = 0 if self.settings.crowded else self.random.randrange(4)
         if kind == 0:
             return Caller(self, self.producers[index], home)
         if kind == 1:
@@ -165,11 +191,11 @@ class World:
         parts, cost, poison = self._rows[content]
         host = random.choice(self.hosts)
         self._made += 1
-        waits = None if random.random() < 0.5 else self.now + random.choice((0.0, 1.0, 20.0))
+        waits = None if self.settings.crowded or random.random() < 0.5 else self.now + random.choice((0.0, 1.0, 20.0))
         given = Submitted(
             self._made, caller.producer, sequence, content, stamp, parts, cost,
             assigned=assigned, resent=resent, checked=checked, expires=expires,
-            patient=random.random() < 0.3, wait_until=waits,
+            patient=random.random() < 0.3, wait_until=waits, client=caller.client, weight=self.weights[caller.client],
         )  # fmt: skip
         call = self.calls[given.ticket] = Call(given, content, poison, host.index)
         if resent:
@@ -181,7 +207,7 @@ class World:
 
     def _make_rows(self, home: str) -> tuple[tuple[Part, ...], int, str]:
         random = self.random
-        size = random.choice((1, 5, 20, 60, 100))
+        size = random.choice(SIZES)
         rows = 0 if random.random() < 0.1 else size
         parts = [Part(home, rows, rows)]
         if random.random() < 0.3:
