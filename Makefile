@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,spark,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,connect,dev]'
 	@touch $@
 
 demo: $(READY) ## real pipelines through the service, a writer killed, and a proof that every row is there once
