@@ -35,14 +35,14 @@ from sfwriter.storage.spark_scan import by_path, quoted, scan_rows
 from sfwriter.storage.staging import stage_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_commit import Committer
     from sfwriter.storage.delta_maintain import DeltaMaintainer
-    from sfwriter.storage.engine import BatchToStage, StagedBatch, Table, TableSpec
+    from sfwriter.storage.engine import AddColumns, BatchToStage, StagedBatch, Table, TableSpec
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._=/-]+")
 
@@ -115,6 +115,12 @@ class DeltaSparkTable(DeltaRsTable):
 
     def _make_maintainer(self) -> DeltaMaintainer:
         return SparkMaintainer(self._spec, self._identity, self._disk, self._clock, bridge=self._bridge)
+
+    def _add_columns(self, action: AddColumns) -> Mapping[str, Any]:
+        committer = self._committer
+        if not isinstance(committer, SparkCommitter):
+            raise TypeError(f"{type(committer).__name__} commits for a table of the Spark engine")
+        return committer.add_columns(action)
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 from sfwriter.clock import SystemClock
 from sfwriter.dictionaries import plain_table
 from sfwriter.exceptions import WriterTableError
-from sfwriter.storage.columns import check_writable, columns_to_add, with_null_marks
+from sfwriter.storage.columns import adopted_schema, check_writable, columns_to_add, with_null_marks
 from sfwriter.storage.commit_notes import CommitNote
 from sfwriter.storage.delta_commit import partition_clash
 from sfwriter.storage.engine import (
@@ -231,6 +231,7 @@ class SparkOnlyTable:
             found = self.stats()
             if self._spec.partition_columns and self._spec.partition_columns != found.partition_columns:
                 raise partition_clash(self._spec, list(self._spec.partition_columns), list(found.partition_columns))
+            self._spec = replace(self._spec, schema=adopted_schema(self._spec.schema, found.schema or ()))
             filled = pa.schema([field.with_nullable(False) for field in self._spec.schema])
             columns_to_add(found.schema or filled, {0: filled}, self._spec)
             self._spec = replace(self._spec, partition_columns=found.partition_columns)
