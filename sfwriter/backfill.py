@@ -20,7 +20,7 @@ from sfwriter.exceptions import WriterConfigurationError, WriterError
 from sfwriter.metrics import MIB
 from sfwriter.modes import WriteMode
 from sfwriter.sources import SourceReading, journal_of, types_of
-from sfwriter.sources.ahead import read_ahead
+from sfwriter.sources.ahead import prepared_ahead, read_ahead
 from sfwriter.sources.blame import blamed
 
 if TYPE_CHECKING:
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
     from sfwriter.clock import Clock
     from sfwriter.config import WriterConfig
+    from sfwriter.ingest.gate import Gated
     from sfwriter.results import TableInfo, WriteResult
     from sfwriter.sources import Limits, Source, SourceChunk
     from sfwriter.sources.journal import Journal
     from sfwriter.sources.typed_text import Types
+
+GATES = 2
+"""Threads that pass chunks through the gate: each takes twice as long as the one that reads."""
 
 MAX_FLYING = 512
 PATIENCE_S = 1.0
@@ -51,8 +55,11 @@ class BackfillWriter(Protocol):
     def config(self) -> WriterConfig:
         """Its options."""
 
-    def submit(self, rows: Any, *, producer_id: str, sequence: int) -> Future[WriteResult]:
-        """Take a numbered batch; block while there is no memory for it."""
+    def prepare(self, rows: Any) -> Gated:
+        """Pass rows through the gate, on any thread."""
+
+    def submit(self, rows: Future[Gated], *, producer_id: str, sequence: int) -> Future[WriteResult]:
+        """Take a numbered batch that is being prepared; block while there is no memory for it."""
 
     def watermark(self, producer_id: str) -> int | None:
         """The highest committed number of a producer."""
@@ -249,12 +256,16 @@ class _Run:
             cleanup.enter_context(source.reading)
             self._open[source] = cleanup.pop_all()
         chunks = 0
-        with read_ahead(source.reading.chunks(), self._check) as coming:
-            for chunk in coming:
+        gates = min(GATES, self._writer.config.parallel_write_threads)
+        with (
+            read_ahead(source.reading.chunks(), self._check) as coming,
+            prepared_ahead(coming, lambda chunk: self._writer.prepare(chunk.rows), gates) as ready,
+        ):
+            for chunk, gated in ready:
                 if not chunks:
                     self._skipped(source, chunk)
                 chunks += 1
-                self._send(source, chunk)
+                self._send(source, chunk, gated)
         source.read = True
         if not chunks:
             self._skipped(source, None)
@@ -276,14 +287,14 @@ class _Run:
         )
         self._advance(source, share)
 
-    def _send(self, source: _SourceRun, chunk: SourceChunk) -> None:
+    def _send(self, source: _SourceRun, chunk: SourceChunk, gated: Future[Gated]) -> None:
         nbytes = getattr(chunk.rows, "nbytes", 1000 * chunk.count)
         while self._flying and (
             self._flying_bytes + nbytes > self._most_flying_bytes or len(self._flying) >= MAX_FLYING
         ):
             self._wait_for_oldest()
         try:
-            future = self._writer.submit(chunk.rows, producer_id=source.reading.producer_id, sequence=chunk.sequence)
+            future = self._writer.submit(gated, producer_id=source.reading.producer_id, sequence=chunk.sequence)
         except WriterError as error:
             raise blamed(error, source.reading.source, chunk) from error.__cause__
         source.flying += 1

@@ -354,6 +354,15 @@ class LogWriter(Questions):
         )  # fmt: skip
         return result
 
+    def prepare(self, rows: Any) -> Gated:
+        """Pass rows through the gate, for `submit`: threads may do so side by side.
+
+        Raises:
+            WriterError: they are refused.
+        """
+        self._check_process()
+        return self._encode(rows, None)
+
     def submit(
         self,
         rows: Any,
@@ -365,9 +374,15 @@ class LogWriter(Questions):
         """Give a numbered batch of any producer and do not wait for it: what bulk loads are made of.
 
         Blocks while there is no memory for it. Refusals come through the future.
+
+        Args:
+            rows: as `write_log_rows` takes them, or a future of what `prepare` makes of them.
+            producer_id: whose.
+            sequence: its number.
+            patient: whether it waits for company, and for memory as long as it takes.
         """
         return self._submit(
-            lambda: self._encode(rows, None),
+            rows.result if isinstance(rows, Future) else lambda: self._encode(rows, None),
             producer_id,
             sequence,
             checked=True,
@@ -611,7 +626,9 @@ class LogWriter(Questions):
         future.set_running_or_notify_cancel()
         try:
             gated = encode()
+            gate_secs = gated.secs - self._clock.monotonic()
             findings = self._findings_of(gated)
+            gate_secs += self._clock.monotonic()
         except WriterError as error:
             self._metrics.failed(self._clock.monotonic() - started)
             future.set_exception(error)
@@ -641,7 +658,7 @@ class LogWriter(Questions):
             wait_secs=None if patient else self.config.queue_timeout_secs,
             series=series,
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
-            gate_secs=self._clock.monotonic() - started,
+            gate_secs=gate_secs,
             made=_made_files(gated),
         )
         try:
@@ -733,6 +750,7 @@ class LogWriter(Questions):
         if is_frame(rows):
             return self._encode_frame(rows, run_id, made_run_id)
         rows = self._read(rows)
+        started = self._clock.monotonic()
         try:
             gated = self._admit(rows, run_id, made_run_id)
         except WriterSchemaError:
@@ -744,7 +762,7 @@ class LogWriter(Questions):
                 gated = self._admit(rows, run_id, made_run_id)
         for note in gated.notes:
             self._log.warning(note)
-        return self._addressed(gated)
+        return replace(self._addressed(gated), secs=self._clock.monotonic() - started)
 
     def _encode_frame(self, frame: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
         """As `_encode`, on the executors of a Spark DataFrame."""

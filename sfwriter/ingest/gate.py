@@ -75,6 +75,7 @@ class Gated:
         new_columns: columns of the batch that the table lacks, as far as the gate knows the table.
         notes: sentences for the log.
         judged: all rows that were given, and what they break.
+        secs: what all of that took, where somebody measured it.
     """
 
     batch: EncodedBatch
@@ -84,6 +85,7 @@ class Gated:
     unconverted: int = 0
     new_columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    secs: float = 0.0
 
     @property
     def accepted(self) -> int:

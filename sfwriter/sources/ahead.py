@@ -1,9 +1,9 @@
-"""Reading on a thread of its own, so that the disk and the writer need not wait for each other.
+"""Reading and preparing on threads of their own, so that the disk, the gate and the writer need not wait.
 
 Receives: an iterator.
 Produces: the same elements in the same order, and its error where it fails.
-Guarantees: at most one element waits while one more is being read; the thread has ended when the context
-    ends.
+Guarantees: at most one element waits while one more is being read, and as many as there are threads while they
+    are prepared; the threads have ended when the context ends.
 Never does: read on when nobody takes.
 """
 
@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 Element = TypeVar("Element")
+Made = TypeVar("Made")
 
 LOOK_S = 0.2
 """How often the one who waits looks whether it is to stop."""
@@ -31,6 +35,29 @@ def read_ahead(elements: Iterator[Element], check: Callable[[], None]) -> Iterat
         yield reader.taken(check)
     finally:
         reader.stop()
+
+
+@contextmanager
+def prepared_ahead(
+    elements: Iterator[Element], prepare: Callable[[Element], Made], threads: int
+) -> Iterator[Iterator[tuple[Element, Future[Made]]]]:
+    """Each element with a future of what `prepare` makes of it, by so many threads at once."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="sfwriter-gate")
+    try:
+        yield _prepared(elements, prepare, pool, threads)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepared(
+    elements: Iterator[Element], prepare: Callable[[Element], Made], pool: ThreadPoolExecutor, most: int
+) -> Iterator[tuple[Element, Future[Made]]]:
+    ahead: deque[tuple[Element, Future[Made]]] = deque()
+    for element in elements:
+        ahead.append((element, pool.submit(prepare, element)))
+        if len(ahead) > most:
+            yield ahead.popleft()
+    yield from ahead
 
 
 class _End:
