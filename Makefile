@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,spark,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[service,connect,dev]'
 	@touch $@
 
 demo: $(READY) ## real pipelines through the service, a writer killed, and a proof that every row is there once
@@ -46,8 +46,8 @@ types: $(READY) ## mypy --strict
 imports: $(READY) ## the layers, by import-linter
 	$(BIN)/lint-imports --no-cache
 
-unit: $(READY) ## the tests
-	$(BIN)/python -m pytest
+unit: $(READY) ## the tests, on two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 wheel: $(READY) ## build the wheel, install it alone, import it
 	$(BIN)/python scripts/check_wheel.py

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.wire import unpack
+from sfwriter.arrays import use_returning_memory
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.limits import process_memory
 from sfwriter.storage.delta_rs import DeltaRsEngine
@@ -27,6 +28,7 @@ class Writer:
 
     def __init__(self) -> None:
         """Open the engine, and no table."""
+        use_returning_memory()
         self._engine = DeltaRsEngine()
 
     def stage(self, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> StagedBatch:

@@ -78,19 +78,20 @@ class Frames:
         if not self._table.stats().exists and frame.isEmpty():
             return None
         stats = self._table.ensure()  # executors stage into a table that is there
+        # None where no file of the table can be opened beside the engine: then the rows come here, in bounds.
         spec = getattr(self._table, "staging_spec", None)
-        if spec is None:
-            raise WriterValidationError(
-                "This engine keeps its tables in memory, where Spark's executors cannot put rows.",
-                suggestions=["Use the embedded engine, or the Spark engine."],
-            )
         task = self._task(frame, stats.schema, self._config.validation_rules)
         watch = COLUMNS if self._config.enable_anomaly_detection else ()
         frame, task = with_rule_columns(frame, task)
         task = replace(
-            task, spec=spec, run_id=run_id, made_run_id=made_run_id or str(uuid.uuid4()), thresholds=thresholds,
+            task,
+            spec=spec,
+            carry_bytes=self._max_bytes if spec is None else None,
+            run_id=run_id,
+            made_run_id=made_run_id or str(uuid.uuid4()),
+            thresholds=thresholds,
             watch=watch,
-        )  # fmt: skip
+        )
         return gathered(task, reports_of(frame, task))
 
     def judge(self, frame: Any, rules: Mapping[str, Any] | None, thresholds: Thresholds) -> QualityResult:
@@ -142,6 +143,7 @@ class Frames:
         return FrameTask(
             version=library_version(),
             spec=None,
+            carry_bytes=None,
             mode=config.schema_validation_mode,
             evolution=config.enable_schema_evolution,
             columns=columns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,20 @@ from sfwriter.exceptions import WriterConfigurationError
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
+_WITH_RAY = {"benchmarks", "cli", "demo", "deploy", "service"}
+
+
+def pytest_collection_modifyitems(items):
+    """What shares one Ray, or one Spark, stays on one of the processes that `make unit` runs side by side.
+
+    A Ray finds others on its machine, so there must never be two at a time that do not know of each other.
+    """
+    for item in items:
+        if "spark" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("spark"))
+        elif item.path.relative_to(Path(__file__).parent).parts[0] in _WITH_RAY:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
 
 # ---------------------------------------------------------------- Spark
 
@@ -23,6 +38,10 @@ SPARK_CONF = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.catalogImplementation": "in-memory",
     "spark.ui.showConsoleProgress": "false",
+    # Compiling code for each of thousands of tiny queries is a third of the processor time.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
     # Not UTC: results must not depend on it.
     "spark.sql.session.timeZone": "America/St_Johns",
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dlog4j2.level=ERROR",

@@ -13,6 +13,7 @@ from benchmarks.cases import (
     memory,
     questions,
     service,
+    spark,
     start,
     versions,
 )
@@ -40,5 +41,6 @@ CASES = {
         care.CASE,
         questions.REPORTS,
         questions.EXPORT,
+        spark.CASE,
     )
 }

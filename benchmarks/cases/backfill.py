@@ -78,10 +78,12 @@ class Stopwatch:
 def with_sfwriter(sources: str, warehouse: str, options: dict[str, Any] | None = None) -> Figures:
     """Backfill the sources into a new table. The writer's opening and closing count."""
     from sfwriter import LogWriter, WriterConfig
+    from sfwriter.arrays import use_returning_memory
     from sfwriter.backfill import backfill
     from sfwriter.sources import discover
     from sfwriter.storage import delta_rs  # noqa: F401  the writer loads it when it opens; the peers have theirs loaded
 
+    use_returning_memory()  # as the command line does
     config = WriterConfig(warehouse=warehouse, parallel_write_threads=THREADS, **(options or {}))
     watch = Stopwatch()
     with LogWriter(config=config) as writer:

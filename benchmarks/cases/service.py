@@ -59,9 +59,11 @@ def run_acks(threads: int) -> Callable[[Setting], Figures]:
 
 def backfill_through_service(sources: str, warehouse: str) -> Figures:
     """Time the backfill alone."""
+    from sfwriter.arrays import use_returning_memory
     from sfwriter.backfill import backfill as fill
     from sfwriter.sources import discover
 
+    use_returning_memory()  # as the command line does
     with running_service(warehouse) as (client, warm_up_rows):
         began = time.perf_counter()
         result = fill(client, discover([sources]).sources)

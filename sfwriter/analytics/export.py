@@ -216,7 +216,10 @@ def _value_set(schema: pa.Schema, name: Any, value: Any) -> pa.Array:
 def _checked_path(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)) or not str(path) or "\0" in str(path) or "://" in str(path):
         raise _refused("path", path, "a file on a local disk", 'path="export.json"')
-    found = Path(path).expanduser().absolute()
+    try:
+        found = Path(path).expanduser().absolute()
+    except (OSError, RuntimeError) as error:  # the home of nobody, a current folder that is gone
+        raise _refused("path", path, f"a file on a local disk ({error})", 'path="export.json"') from error
     if found.is_dir():
         raise _refused("path", path, "a file, and this is a folder", 'path="export.json"')
     if not found.parent.is_dir():

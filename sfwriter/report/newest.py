@@ -34,22 +34,28 @@ TEXT_WIDTH = 40
 def newest_rows(table: TableReader, columns: list[str] | None, order_by: str, limit: int) -> pa.Table:
     """The `limit` rows with the highest `order_by`, newest first; any rows where no time tells their order.
 
-    Streams the table and keeps no more than `limit` rows and one batch of it.
+    Streams the table and keeps no more than twice `limit` rows and one batch of it.
     """
-    kept: pa.Table | None = None
+    kept: list[pa.RecordBatch] = []
+    fresh = 0
     for batch in table.scan(columns):
         if not batch.num_rows:
             continue
         if order_by not in batch.schema.names or not pa.types.is_timestamp(batch.schema.field(order_by).type):
             return _first_rows(table, columns, limit)  # somebody else's table
-        both = (
-            pa.Table.from_batches([batch]) if kept is None else pa.concat_tables([kept, pa.Table.from_batches([batch])])
-        )
-        order = pc.select_k_unstable(both[order_by], min(limit, both.num_rows), sort_keys=[(order_by, "descending")])
-        kept = both.take(order)
-    if kept is None:
+        kept.append(batch)
+        fresh += batch.num_rows
+        # Not at each batch: a table of many small files would be sorted as often as it has files.
+        if fresh >= limit:
+            kept, fresh = _newest(pa.Table.from_batches(kept), order_by, limit).to_batches(), 0
+    if not kept:
         return table.scan(columns).read_all()
-    return kept.take(pc.sort_indices(kept, sort_keys=[(order_by, "descending")]))
+    return _newest(pa.Table.from_batches(kept), order_by, limit)
+
+
+def _newest(rows: pa.Table, order_by: str, limit: int) -> pa.Table:
+    places = pc.select_k_unstable(rows[order_by], min(limit, rows.num_rows), sort_keys=[(order_by, "descending")])
+    return rows.take(places).combine_chunks()
 
 
 def _first_rows(table: TableReader, columns: list[str] | None, limit: int) -> pa.Table:

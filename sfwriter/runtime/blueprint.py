@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sfwriter.exceptions import WriterTableError
 from sfwriter.flow.limits import FlowLimits, RetryPolicy
 from sfwriter.limits import usable_memory_bytes
 from sfwriter.naming import split_name
@@ -40,11 +41,22 @@ JOBS_PER_SLOT = 2
 
 
 def warehouse_url(config: WriterConfig) -> str:
-    """The warehouse as an absolute path or an object-store URL, without a slash at its end."""
+    """The warehouse as an absolute path or an object-store URL, without a slash at its end.
+
+    Raises:
+        WriterTableError: it begins with the home of nobody, or in a current folder that is gone.
+    """
     warehouse = str(config.warehouse)
     if "://" in warehouse:
         return warehouse.rstrip("/")
-    return str(Path(warehouse).expanduser().absolute())
+    try:
+        return str(Path(warehouse).expanduser().absolute())
+    except (OSError, RuntimeError) as error:
+        raise WriterTableError(
+            f"The warehouse {warehouse!r} leads nowhere: {error}",
+            context={"warehouse": warehouse},
+            suggestions=["Give the warehouse as an absolute path."],
+        ) from error
 
 
 def log_table_spec(config: WriterConfig) -> TableSpec:

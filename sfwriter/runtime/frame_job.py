@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sfwriter.batch import EncodedBatch
+from sfwriter.dictionaries import plain_table
 from sfwriter.exceptions import WriterError, WriterSchemaError, WriterValidationError
+from sfwriter.ingest.encoded import check_size
 from sfwriter.ingest.gate import Gated
 from sfwriter.ingest.kinds import LOG_KINDS
 from sfwriter.ingest.unordered import digest_text
@@ -37,14 +39,19 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 2_000
 """Of a frame. Each new one goes into the table's log, and every reader carries it from then on."""
 
-NO_ROWS = pa.schema([(name, kind.type) for name, kind in LOG_KINDS.items()]).empty_table()
+_ROWS = pa.schema([(name, kind.type) for name, kind in LOG_KINDS.items()])
+
+
+def _no_rows() -> pa.Table:
+    """Not made when the module is loaded: Arrow looks for pandas then."""
+    return _ROWS.empty_table()
 
 
 @dataclass(frozen=True, slots=True)
 class FrameGated(Gated):
     """What came through the gate on the executors.
 
-    `batch.rows` and `judged.rows` are empty: the accepted rows are in `staged`.
+    `judged.rows` is empty, and so is `batch.rows` where the accepted rows are in `staged`.
 
     Attributes:
         staged: files of the accepted rows; None where there are none.
@@ -145,6 +152,7 @@ def gathered(task: FrameTask, reports: list[FrameReport]) -> FrameGated:
         _raise_refusals(reports)
         parts = [report.staged for report in reports if report.staged is not None]
         staged = merged_batches(parts, task.spec) if parts else None
+        carried = _carried(task, reports)
     except BaseException:
         if task.spec is not None:
             discard_reported(task.spec, reports)
@@ -153,13 +161,13 @@ def gathered(task: FrameTask, reports: list[FrameReport]) -> FrameGated:
     named = [report.run_id for report in reports if report.run_id is not None]
     return FrameGated(
         batch=EncodedBatch(
-            rows=NO_ROWS,
+            rows=carried,
             quarantined=pa.concat_tables(asides) if asides else None,
             digest=digest_text(sum(report.digest for report in reports)),
             run_id=task.run_id or (named[0] if named else task.made_run_id),
         ),
         given=sum(report.given for report in reports),
-        judged=Judged(NO_ROWS),
+        judged=Judged(_no_rows()),
         notes=tuple(dict.fromkeys(note for report in reports for note in report.notes)),
         staged=staged,
         staged_rows=sum(report.accepted for report in reports),
@@ -167,6 +175,13 @@ def gathered(task: FrameTask, reports: list[FrameReport]) -> FrameGated:
         quality=quality_gathered(task, reports),
         watched=watched_gathered(task, reports),
     )
+
+
+def _carried(task: FrameTask, reports: list[FrameReport]) -> pa.Table:
+    """The accepted rows that tasks sent along; none where they were staged."""
+    tables = [report.rows for report in reports if report.rows is not None]
+    check_size(sum(table.nbytes for table in tables), task.carry_bytes)
+    return pa.concat_tables([plain_table(one) for one in tables], promote_options="default") if tables else _no_rows()
 
 
 def quality_gathered(task: FrameTask, reports: list[FrameReport]) -> QualityResult | None:
@@ -204,7 +219,7 @@ def watched_gathered(task: FrameTask, reports: list[FrameReport]) -> pa.Table | 
         return None
     tables = [table for table in found if table is not None and table.num_rows]
     if not tables:
-        return NO_ROWS
+        return _no_rows()
     whole = pa.concat_tables(tables, promote_options="permissive")
     return whole if whole.num_rows <= task.watched else None
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from sfwriter.batch import Token
 from sfwriter.exceptions import WriterError, WriterSchemaError, WriterValidationError
+from sfwriter.ingest.encoded import check_size
 from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.unordered import unordered_digest
 from sfwriter.quality.rules import RuleSet
@@ -53,7 +54,9 @@ class FrameTask:
 
     Attributes:
         version: of this library on the driver.
-        spec: of the log table; None where nothing is to be staged, only judged.
+        spec: of the log table; None where nothing is to be staged here.
+        carry_bytes: of the accepted rows that one task may send to the driver, where they cannot be staged here;
+            None: none are asked for, and without `spec` the rows are only judged.
         mode: of the gate.
         evolution: of the gate.
         columns: that the table has; None where there is no table.
@@ -70,6 +73,7 @@ class FrameTask:
 
     version: str
     spec: TableSpec | None
+    carry_bytes: int | None
     mode: Mode
     evolution: bool
     columns: pa.Schema | None
@@ -92,6 +96,7 @@ class FrameReport:
         partition: which one.
         given: rows.
         staged: files of those that passed; None where there are none.
+        rows: those that passed themselves, where they are carried.
         accepted: rows in them.
         valid: of these, those that keep the built-in rules.
         aside: rows set aside, in the quarantine table's types.
@@ -109,6 +114,7 @@ class FrameReport:
     partition: int
     given: int = 0
     staged: StagedBatch | None = None
+    rows: pa.Table | None = None
     accepted: int = 0
     valid: int = 0
     aside: pa.Table | None = None
@@ -148,6 +154,7 @@ class _Partition:
         self._refused = False
         self._watched = task.watched
         self._aside_bytes = 0
+        self._carried_bytes = 0
         self._entries = MOST_ENTRIES
         self._worked_out = WorkedOut()
 
@@ -179,7 +186,7 @@ class _Partition:
 
     def _pass(self, report: FrameReport, table: pa.Table, gate: Gate, rules: RuleSet | None) -> None:
         task = self._task
-        if task.spec is None:
+        if task.spec is None and task.carry_bytes is None:
             judged = gate.judge(table, rules)
             self._look(report, judged, judged.rows, rules)
             return
@@ -200,9 +207,17 @@ class _Partition:
         self._set_aside(report, gated)
         report.valid = gated.accepted - len({breach.row for breach in gated.breaches})
         report.accepted = gated.accepted
-        if gated.accepted:
-            staged = stage_batches(task.spec, [BatchToStage(Token("", 0), gated.batch.rows)])
-            report.staged = staged
+        if not gated.accepted:
+            return
+        if task.spec is not None:
+            report.staged = stage_batches(task.spec, [BatchToStage(Token("", 0), gated.batch.rows)])
+        else:
+            report.rows = self._carried(gated.batch.rows)
+
+    def _carried(self, rows: pa.Table) -> pa.Table:
+        self._carried_bytes += rows.nbytes
+        check_size(self._carried_bytes, self._task.carry_bytes)
+        return rows
 
     def _look(self, report: FrameReport, judged: Judged, rows: pa.Table, rules: RuleSet | None) -> None:
         if self._task.thresholds is not None:
@@ -230,7 +245,7 @@ class _Partition:
 
     def _refuse(self, report: FrameReport, error: WriterError) -> None:
         self._refused = True
-        report.staged, report.accepted = None, 0
+        report.staged, report.rows, report.accepted = None, None, 0
         entries = error.validation_errors if isinstance(error, (WriterSchemaError, WriterValidationError)) else []
         report.bad = len(entries)
         kept = entries[: self._entries]

@@ -24,6 +24,8 @@ from sfwriter.storage.faults import reported_by_delta
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from deltalake import DeltaTable
+
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
     from sfwriter.storage.engine import AddColumns, TableSpec
 
@@ -31,6 +33,12 @@ _TRIES = 5
 """Each follows a rival's change of the table's columns: there are not many of those."""
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+def missing_columns(table: DeltaTable, action: AddColumns) -> list[pa.Field]:
+    """What the table lacks; names that differ only in case are one."""
+    known = {name.lower() for name in arrow_schema(table).names}
+    return [column for column in action.columns if column.name.lower() not in known]
 
 
 def add_columns(spec: TableSpec, identity: TableIdentity, disk: LogDisk, action: AddColumns) -> Mapping[str, Any]:
@@ -51,8 +59,7 @@ def add_columns(spec: TableSpec, identity: TableIdentity, disk: LogDisk, action:
                     code="table_missing",
                 )
             refused = sorted(features_in_the_way(table))
-            known = {name.lower() for name in arrow_schema(table).names}
-            new = [column for column in action.columns if column.name.lower() not in known]
+            new = missing_columns(table, action)
             if refused or action.dry_run or not new:
                 names = [column.name for column in new]
                 return {"refused": refused, "added": names, "version": table.version()}

@@ -176,5 +176,8 @@ class DeltaRsTable:
                 return {"version": self._committer.checkpoint()}
         if isinstance(action, AddColumns):
             with self._commit_lock:
-                return add_columns(self._spec, self._identity, self._disk, action)
+                return self._add_columns(action)
         return self._maintainer.run(action)
+
+    def _add_columns(self, action: AddColumns) -> Mapping[str, Any]:
+        return add_columns(self._spec, self._identity, self._disk, action)

@@ -22,25 +22,27 @@ from sfwriter.storage.delta_features import unreadable_features
 from sfwriter.storage.delta_read import arrow_schema, stats_of
 from sfwriter.storage.delta_rs import DeltaRsTable
 from sfwriter.storage.engine import TableStats
+from sfwriter.storage.place import local_root
 from sfwriter.storage.road import PLAIN, Road, road_of
 from sfwriter.storage.spark_bridge import SparkBridge
 from sfwriter.storage.spark_catalog import CatalogTable
 from sfwriter.storage.spark_commit import SparkCommitter
 from sfwriter.storage.spark_faults import reported_by_spark
 from sfwriter.storage.spark_maintain import SparkMaintainer
+from sfwriter.storage.spark_only import SparkOnlyTable
 from sfwriter.storage.spark_rules import SparkColumnRules
-from sfwriter.storage.spark_scan import by_path, scan_rows
+from sfwriter.storage.spark_scan import by_path, quoted, scan_rows
 from sfwriter.storage.staging import stage_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_commit import Committer
     from sfwriter.storage.delta_maintain import DeltaMaintainer
-    from sfwriter.storage.engine import BatchToStage, StagedBatch, Table, TableSpec
+    from sfwriter.storage.engine import AddColumns, BatchToStage, StagedBatch, Table, TableSpec
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._=/-]+")
 
@@ -84,7 +86,19 @@ class DeltaSparkEngine:
         return CatalogTable(spec, self._bridge, self._at) if self._by_name else self._at(spec)
 
     def _at(self, spec: TableSpec) -> Table:
-        return DeltaSparkTable(spec, self._bridge, self._clock)
+        reason = self._only_spark(spec)
+        if reason is None:
+            return DeltaSparkTable(spec, self._bridge, self._clock)
+        address = ".".join(map(quoted, spec.name.split(".", 1))) if self._by_name else by_path(spec.location)
+        return SparkOnlyTable(spec, self._bridge, address, reason, clock=self._clock)
+
+    def _only_spark(self, spec: TableSpec) -> str | None:
+        """Why no file of the table can be opened beside Spark; None where it can."""
+        if self._bridge.connect:
+            return "Spark Connect has no JVM to commit through, and its files are the server's"
+        if local_root(spec.location) is None and not spec.storage_options:
+            return "no storage_options are given, so that only Spark can reach the object store"
+        return None
 
 
 class DeltaSparkTable(DeltaRsTable):
@@ -101,6 +115,12 @@ class DeltaSparkTable(DeltaRsTable):
 
     def _make_maintainer(self) -> DeltaMaintainer:
         return SparkMaintainer(self._spec, self._identity, self._disk, self._clock, bridge=self._bridge)
+
+    def _add_columns(self, action: AddColumns) -> Mapping[str, Any]:
+        committer = self._committer
+        if not isinstance(committer, SparkCommitter):
+            raise TypeError(f"{type(committer).__name__} commits for a table of the Spark engine")
+        return committer.add_columns(action)
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
         """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""

@@ -70,7 +70,14 @@ class SparkBridge:
         if self.connect:
             made = given.cloneSession()
         else:
-            made = type(given)(given.sparkContext, given._jsparkSession.cloneSession())  # noqa: SLF001  no public way
+            kind = type(given)
+            made = kind(given.sparkContext, given._jsparkSession.cloneSession())  # noqa: SLF001  no public way
+            if kind._instantiatedSession is made:  # noqa: SLF001  same
+                # Where PySpark did not make the caller's session itself, the first that it makes becomes its default.
+                kind._instantiatedSession = kind._activeSession = given  # noqa: SLF001  same
+                holder = self.jvm.org.apache.spark.sql.SparkSession
+                holder.setDefaultSession(given._jsparkSession)  # noqa: SLF001  same
+                holder.setActiveSession(given._jsparkSession)  # noqa: SLF001  same
         for name, value in {**_OWN_CONF, **conf}.items():
             made.conf.set(name, value)
         return made

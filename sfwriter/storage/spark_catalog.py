@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sfwriter.storage.spark_bridge import SparkBridge
 
 
+_RETENTION = "delta.setTransactionRetentionDuration"
+
+
 class CatalogTable:
     """One table by its name in the session's catalog. As thread-safe as the table behind it."""
 
@@ -177,13 +180,17 @@ class CatalogTable:
             session.sql(creation_sql(self._quoted_name(), spec))
 
 
-def creation_sql(name: str, spec: TableSpec) -> str:
-    """The statement that makes the table of a spec; it does nothing where the table is there."""
+def creation_sql(name: str, spec: TableSpec, *, remembering: bool = False) -> str:
+    """The statement that makes the table of a spec; it does nothing where the table is there.
+
+    `remembering`: the table forgets no producer.
+    """
     from pyspark.sql.pandas.types import from_arrow_schema
 
     kinds = from_arrow_schema(spec.schema, prefer_timestamp_ntz=False)
     columns = ", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in kinds)
-    properties = ", ".join(f"'{key}' = '{value}'" for key, value in properties_of(spec).items())
+    chosen = {key: value for key, value in properties_of(spec).items() if not (remembering and key == _RETENTION)}
+    properties = ", ".join(f"'{key}' = '{value}'" for key, value in chosen.items())
     partitions = ", ".join(map(quoted, spec.partition_columns))
     parted = f" PARTITIONED BY ({partitions})" if partitions else ""
     return f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta{parted} TBLPROPERTIES ({properties})"

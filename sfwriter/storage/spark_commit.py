@@ -23,6 +23,7 @@ import pyarrow as pa
 from deltalake import Schema
 
 from sfwriter.exceptions import WriterError
+from sfwriter.storage.adding import missing_columns
 from sfwriter.storage.columns import columns_to_add
 from sfwriter.storage.commit_notes import CommitNote
 from sfwriter.storage.delta_commit import Committer
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_commit import LogMemory
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
-    from sfwriter.storage.engine import CommitGroup, CommitReceipt, StagedFile, TableSpec
+    from sfwriter.storage.engine import AddColumns, CommitGroup, CommitReceipt, StagedFile, TableSpec
     from sfwriter.storage.spark_bridge import SparkBridge
 
 _log = logging.getLogger(__name__)
@@ -101,6 +102,20 @@ class SparkCommitter(Committer):
         if not road.in_place:
             self._tidied(files)
         return receipt
+
+    def add_columns(self, action: AddColumns) -> Mapping[str, Any]:
+        """Carry the action out, in a transaction of its own. See `sfwriter.storage.engine`."""
+        self._bridge.check()
+        with self._bridge.acting(), reported_by_spark("add columns to", self._spec):
+            table, transaction = self._begun(self._fresh())
+            new = missing_columns(table, action)
+            version = int(table.version())
+            if new and not action.dry_run:
+                self._add_columns(transaction, new)
+                kind = getattr(self._bridge.jvm.org.apache.spark.sql.delta, "DeltaOperations$ManualUpdate$")
+                version = int(transaction.commit(self._bridge.sequence([]), getattr(kind, "MODULE$")))
+                self._disk.settle(version)
+        return {"refused": [], "added": [column.name for column in new], "version": version}
 
     # ------------------------------------------------------------ steps
 

@@ -18,7 +18,7 @@ from sfwriter.storage.predicates import in_spark_sql
 from sfwriter.storage.spark_faults import reported_by_spark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sfwriter.storage.engine import TableSpec
     from sfwriter.storage.spark_bridge import SparkBridge
@@ -42,6 +42,7 @@ def scan_rows(
     predicate: str | None,
     *,
     files: Sequence[str] | None = None,
+    opened: Callable[[Any], Any] | None = None,
 ) -> pa.RecordBatchReader:
     """Stream rows, in no particular order.
 
@@ -51,6 +52,7 @@ def scan_rows(
         schema: of the whole table, in Arrow.
         files: paths of the live files under the location, where those alone tell the rows; None lets Delta
             find them out, which after each commit takes Spark a second or more.
+        opened: gives the table as a DataFrame; None for the one at the spec's location.
         columns: wanted; None for all.
         predicate: of the library's own making.
 
@@ -68,10 +70,10 @@ def scan_rows(
         )
     target = pa.schema([schema.field(name) for name in wanted])
     with reported_by_spark("read", spec), bridge.acting() as session:
-        if files is None:
-            frame = session.read.format("delta").load(spec.location)
-        else:
+        if files is not None:
             frame = frame_of_files(session, spec.location, schema, files)
+        else:
+            frame = session.read.format("delta").load(spec.location) if opened is None else opened(session)
         if predicate:
             frame = frame.where(in_spark_sql(predicate))
         # Without a column there is nothing to be streamed: one stands in for the rows.
@@ -115,7 +117,9 @@ def _from_connect(frame: Any) -> Iterator[pa.RecordBatch]:
     # What `toArrow` is made of, without the list that it gathers.
     client = frame.sparkSession.client
     for part in client.to_table_as_iterator(frame._plan.to_proto(client), {}):  # noqa: SLF001  the only stream there is
-        if isinstance(part, pa.RecordBatch):
+        if isinstance(part, pa.Table):
+            yield from part.to_batches()
+        elif isinstance(part, pa.RecordBatch):
             yield part
 
 

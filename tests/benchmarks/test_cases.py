@@ -31,7 +31,9 @@ def one_ray():
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in THROUGH_RAY])
-def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path):
+def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path, request):
+    if name == "spark":
+        request.getfixturevalue("spark")  # is there one here?
     report = run_case(CASES[name], tmp_path, scale=Scale.TINY)
 
     assert report.failure is None

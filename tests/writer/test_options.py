@@ -218,6 +218,27 @@ def test_the_warehouse_schema_and_name_say_where_the_table_is(open_writer, row, 
     assert DeltaTable(str(tmp_path / "lake" / "ops" / "runs")).version() == 1
 
 
+def test_a_warehouse_or_export_that_leads_nowhere_is_told(config, open_writer, row, tmp_path, monkeypatch) -> None:
+    from sfwriter import LogWriter
+    from sfwriter.exceptions import WriterValidationError
+
+    writer = open_writer()
+    writer.write_log_rows([row()])
+    with pytest.raises(WriterTableError, match="leads nowhere"):
+        LogWriter(config=config(warehouse="~nobody-of-that-name/lake"))
+    with pytest.raises(WriterValidationError, match="path is"):
+        writer.export_analytics_data(path="~nobody-of-that-name/rows.json")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(WriterTableError, match="leads nowhere") as refused:
+        LogWriter(config=config(warehouse="lake"))
+    assert "absolute" in refused.value.suggestions[0]
+    with pytest.raises(WriterValidationError, match="path is"):
+        writer.export_analytics_data(path="rows.json")
+
+
 def test_idempotency_keys_are_remembered_as_long_as_asked(open_writer, row, location) -> None:
     open_writer(idempotency_retention_days=0.5).write_log_rows([row()], idempotency_key="k")
     entry = json.loads((location() / "_delta_log" / "00000000000000000000.json").read_text().splitlines()[-1])

@@ -1,0 +1,136 @@
+"""Spark Connect: no JVM beside the writer, so everything goes through Spark's own commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from sfwriter import LogWriter, WriterConfig
+from sfwriter.exceptions import WriterError, WriterSchemaError, WriterTableError
+from sfwriter.spark import examine
+from sfwriter.spark.installed import DELTA_CONF, delta_jars
+
+ROW = {"run_id": "r", "phase": "gold", "step_name": "s", "metadata": {"a": "it's \\ 日本"}}
+MOMENT = datetime(2024, 3, 10, 2, 30, 0, 123456, tzinfo=timezone.utc)
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore::DeprecationWarning:google")]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def remote(spark, tmp_path_factory):
+    """A session of a server in a process of its own."""
+    pytest.importorskip("grpc")
+    import pyspark
+    from pyspark.sql.connect.session import SparkSession
+
+    folder = tmp_path_factory.mktemp("connect")
+    port = free_port()
+    conf = {
+        **DELTA_CONF,
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.sql.leafNodeDefaultParallelism": "1",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    }
+    home = Path(pyspark.__file__).parent
+    command = [str(home / "bin" / "spark-submit"), "--master", "local[2]", "--jars", ",".join(delta_jars())]
+    for name, value in conf.items():
+        command += ["--conf", f"{name}={value}"]
+    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command += [str(next((home / "jars").glob("spark-connect_*.jar")))]
+    environ = {"PYSPARK_PYTHON": sys.executable, **os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environ, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while True:
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, (folder / "log").read_text()[-3000:]
+            assert time.monotonic() < until, "the server of Spark Connect does not come up"
+            time.sleep(0.2)
+        session = SparkSession.builder.remote(f"sc://localhost:{port}").create()
+        yield session
+        session.stop()
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_a_session_of_connect_will_do(remote):
+    found = examine(remote)
+    assert (found.ready, found.connect) == (True, True)
+
+
+def test_rows_are_written_once_and_read_back(remote, tmp_path):
+    config = WriterConfig(warehouse=str(tmp_path), producer_id="p", retry_delay_secs=0, enable_optimization=False)
+    before = {name: remote.conf.get(name) for name in ("spark.sql.session.timeZone", "spark.sql.ansi.enabled")}
+    with LogWriter(remote, config) as writer:
+        first = writer.write_log_rows([{**ROW, "start_time": MOMENT}, {**ROW, "step_name": "t"}])
+        assert (first["rows_written"], writer.committed_sequence) == (2, 0)
+        info = writer.get_table_info()
+        assert (info["engine"], info["engine_road"], info["row_count"]) == ("delta-spark", "dataframe", 2)
+        assert "Connect" in info["engine_road_reason"]
+        assert writer.write_log_rows([{**ROW, "start_time": MOMENT}, {**ROW, "step_name": "t"}], sequence=0)[
+            "already_written"
+        ]
+        assert writer.write_log_rows([{**ROW, "host": "h"}])["rows_written"] == 1
+        assert writer.write_log_rows([ROW], idempotency_key="k")["rows_written"] == 1
+        assert writer.write_log_rows([ROW], idempotency_key="k")["already_written"] is True
+        with pytest.raises(WriterSchemaError):
+            writer.write_log_rows([{**ROW, "host": 5}])
+        found = writer._log_table.scan(["step_name", "start_time", "metadata", "host"]).read_all().to_pylist()
+        assert {row["start_time"] for row in found} == {MOMENT, None}
+        assert {row["host"] for row in found} == {None, "h"}
+        assert writer.generate_summary_report(days=10_000)["total_executions"] == 4
+        optimized = writer.optimize_table(enable_partitioning=True)
+        assert optimized["optimized"] is True
+        assert writer.get_table_history(1)["versions"][0]["operation"] == "OPTIMIZE"
+    with LogWriter(remote, config) as again:
+        assert again.committed_sequence == 1
+        assert again.write_log_rows([ROW])["batch_id"] == "p:2"
+    with LogWriter(config=config) as embedded:
+        assert (embedded.get_table_info()["row_count"], embedded.committed_sequence) == (5, 2)
+    assert {name: remote.conf.get(name) for name in before} == before
+
+
+def test_two_writers_with_one_producer_do_not_write_the_same_number(remote, tmp_path):
+    config = WriterConfig(warehouse=str(tmp_path), producer_id="p", retry_delay_secs=0, enable_optimization=False)
+    with LogWriter(remote, config) as one, LogWriter(remote, config) as other:
+        one.write_log_rows([ROW])
+        with pytest.raises(WriterError):
+            other.write_log_rows([{**ROW, "step_name": "x"}], sequence=0)
+        assert other.get_table_info()["row_count"] == 1
+
+
+def test_tables_of_the_catalog_are_made_and_overwritten(remote):
+    config = WriterConfig(table_schema="far", table_name="runs", write_mode="overwrite", enable_optimization=False)
+    try:
+        with LogWriter(remote, config) as writer:
+            for name in "ab":
+                writer.write_log_rows([{**ROW, "step_name": name}])
+            assert [row.step_name for row in remote.table("far.runs").collect()] == ["b"]
+            remote.sql("DROP TABLE far.runs")
+            with pytest.raises(WriterTableError):
+                writer.write_log_rows([ROW])
+    finally:
+        remote.sql("DROP DATABASE IF EXISTS far CASCADE")
