@@ -42,6 +42,7 @@ from sfwriter.flow.vocabulary import (
     Flushed,
     Part,
     ReadWatermarks,
+    Reason,
     Stage,
     StagingFailed,
     Submitted,
@@ -327,6 +328,7 @@ class Coordinator:
                 "accepted": producer.accepted,
                 "committed": producer.committed,
                 "refused": producer.refused,
+                "quarantined": self._figures.quarantined_of[identity],
                 "in_flight": producer.in_flight,
                 "believed": stand.committed,
                 "known": stand.known,
@@ -493,7 +495,13 @@ class Coordinator:
             held.done.set_result(outcome)
 
     def _error(self, refused: Refused, given: Submitted) -> WriterError:
-        return refusal_error(refused, given, self._limits.budget_bytes)
+        error = refusal_error(refused, given, self._limits.budget_bytes)
+        if refused.reason is Reason.CLOSED:
+            error.message = (
+                f"service {self._service!r} was drained and takes nothing more; nothing of the call is written"
+            )
+            error.suggestions = ["stop it and start it again, then call again"]
+        return error
 
     def _set_alarm(self, now: float) -> None:
         wake_at = self._machine.wake_at()

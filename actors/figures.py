@@ -26,6 +26,10 @@ STAGES = ("gate", "encode", "wait", "stage", "commit", "total", "ack")
 arrival to its answer; from the call to the client's having the answer (which it tells with what it sends next)."""
 
 
+KEPT_PRODUCERS = 10_000
+"""Whose quarantined rows are counted by themselves: the machine remembers as many idle ones."""
+
+
 class Figures:
     """The counts of one life of a coordinator."""
 
@@ -40,6 +44,7 @@ class Figures:
         self._quarantine_table = quarantine_table
         self.commits: Counter[str] = Counter()
         self.retries = self.refusals = self.quarantined = 0
+        self.quarantined_of: Counter[str] = Counter()
         self._rows = self._bytes = self._batches = 0
         self._latencies: dict[str, deque[float]] = {stage: deque(maxlen=KEPT_LATENCIES) for stage in STAGES}
         self._histograms = {stage: Histogram() for stage in STAGES}
@@ -84,6 +89,9 @@ class Figures:
             self._by_table.add(share.table or self._log_table, share.rows, share.nbytes, secs)
             if share.table == self._quarantine_table:
                 self.quarantined += share.rows
+                self.quarantined_of[answer.token.producer_id] += share.rows
+                if len(self.quarantined_of) > KEPT_PRODUCERS:
+                    del self.quarantined_of[next(iter(self.quarantined_of))]
             else:
                 self._rows += share.rows
                 self._bytes += share.nbytes

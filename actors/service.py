@@ -76,6 +76,11 @@ class Service:
                 error shows the differences.
             WriterError: Ray or the service could not be started.
         """
+        if config is not None and not isinstance(config, WriterConfig):
+            raise WriterConfigurationError(
+                f"config is a {type(config).__name__}, expected a WriterConfig",
+                suggestions=["write WriterConfig(table_schema=…, table_name=…)"],
+            )
         config = _absolute(config or WriterConfig())
         _check_name(name)
         # What cannot be read, and rules that are none, are said here and not by an actor.
@@ -134,7 +139,7 @@ class Service:
             return ray.get(getattr(actor, method).remote(), timeout=CALL_TIMEOUT_S)
         except (ValueError, RayActorError, GetTimeoutError) as error:
             raise WriterError(
-                f"the metrics actor of service {self.name!r} does not answer: {error}",
+                f"the metrics actor of service {self.name!r} does not answer: {_last_line(error)}",
                 suggestions=["look at health(); the service writes on without it"],
                 retriable=True,
             ) from error
@@ -267,8 +272,11 @@ class Service:
         try:
             actor = ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE)
             pong = ray.get(actor.ping.remote(), timeout=CALL_TIMEOUT_S / 3)
-        except (ValueError, RayActorError, GetTimeoutError) as error:
-            reasons.append(f"the {role} does not answer: {str(error).splitlines()[0]}")
+        except ValueError:
+            reasons.append(f"there is no {role}")
+            return entry
+        except (RayActorError, GetTimeoutError) as error:
+            reasons.append(f"the {role} does not answer: {_last_line(error)}")
             return entry
         entry.update(
             pid=pong["pid"],
@@ -349,6 +357,11 @@ def _patient_get(call: Any, timeout: float) -> Any:
         try:
             return ray.get(call(), timeout=timeout)
         except (RayActorError, GetTimeoutError) as error:  # noqa: PERF203  it waits out a restart
+            if "ray.kill" in str(error):  # nothing but the end of a service kills its coordinator for good
+                raise WriterError(
+                    "the service does not run any more: it was stopped",
+                    suggestions=["start it again: Service.start(config, name=…)"],
+                ) from error
             cause = getattr(error, "cause", None)
             if clock.monotonic() > deadline or isinstance(error, GetTimeoutError) or "creation task" in str(error):
                 raise WriterError(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from sfwriter.sources import Found
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 LISTED = 3
 """Files that a note names."""
 
@@ -64,8 +66,9 @@ def backfill(
         )
         _note(f"{left} something else: {some}{', …' if count > LISTED else ''}")
     use_returning_memory()
-    with _stoppable() as check, _writer(config, service, mode, warehouse) as writer:
-        result = _run(writer, found, check, as_new=as_new, quiet=quiet)
+    with _stoppable() as stop, _writer(config, service, mode, warehouse) as writer:
+        stop.listen()  # Ray takes SIGTERM for itself when a process joins it
+        result = _run(writer, found, stop.check, as_new=as_new, quiet=quiet)
     if as_json:
         print(printed(result))
     else:
@@ -151,28 +154,39 @@ def _run(writer: LogWriter, found: Found, check: Callable[[], None], *, as_new: 
             raise Interrupted(f"interrupted, and nothing is lost: {progress.so_far()}; go on with: {again}") from None
 
 
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], None]]:
-    """Turn the first Ctrl-C into a request that is looked at where it is safe; the second one is the usual."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
+class _Stop:
+    """The first Ctrl-C or SIGTERM as a request that is looked at where it is safe; the second one interrupts."""
 
-    def interrupt(signum: int, _frame: object) -> None:
-        if asked.is_set():
-            signal.default_int_handler(signum, None)
-        asked.set()
+    def __init__(self) -> None:
+        self._asked = threading.Event()
 
-    def check() -> None:
-        if asked.is_set():
+    def check(self) -> None:
+        if self._asked.is_set():
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    def listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        if self._asked.is_set():
+            signal.default_int_handler(number, None)
+        self._asked.set()
+
+
+@contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    """Listen for what ends a run, and leave the signals as they were."""
+    stop = _Stop()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    stop.listen()
     try:
-        yield check
+        yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------- what is printed

@@ -98,11 +98,12 @@ def test_two_at_once_write_every_row_once_and_the_second_one_says_so(tmp_path):
     assert numbers(tmp_path) == once(60_000)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("after", [0, 0.5])
-def test_an_interrupt_exits_with_130_says_how_to_go_on_and_loses_nothing(tmp_path, after):
+def test_an_interrupt_exits_with_130_says_how_to_go_on_and_loses_nothing(tmp_path, after, number):
     write_jsonl(tmp_path / "a.jsonl", range(120_000))
     process = started(tmp_path, "backfill", "a.jsonl", *COMMAND)
-    alive = kill_at_work(process, after, signal.SIGINT)
+    alive = kill_at_work(process, after, number)
     _, err = process.communicate(timeout=60)
     if alive and process.returncode != 0:
         assert process.returncode == 130, err

@@ -286,12 +286,15 @@ def test_health_metrics_and_reconcile_say_what_the_contract_lists(service: Servi
         assert ledger["consistent"]
         entry = ledger["producers"][client.producer_id]
         assert (entry["accepted"], entry["committed"], entry["in_flight"], entry["refused"]) == (1, 1, 0, 0)
+        assert entry["quarantined"] == 0
         assert entry["table"] == 0
 
 
 def test_start_attaches_and_another_configuration_is_told_apart(service: Service) -> None:
     running = ray.get(service.coordinator.configuration.remote())
     assert Service.start(running, name=service.name).name == service.name
+    with pytest.raises(WriterConfigurationError, match="expected a WriterConfig"):
+        Service.start("logs", name=service.name)  # type: ignore[arg-type]
     with pytest.raises(WriterConfigurationError, match="compression") as caught:
         Service.start(running.replace(compression="zstd"), name=service.name)
     assert len(caught.value.problems) == 1
@@ -316,7 +319,8 @@ def test_a_client_may_judge_its_rows_in_another_mode_than_the_service(start: Cal
         result = client.write_log_rows([*rows(), bad])
         assert (result["rows_written"], result["quarantined_rows"]) == (7, 1)
         assert client.quarantined()[0]["row"] == bad
-    assert service.reconcile()["quarantined_rows"] == 1
+        ledger = service.reconcile()
+        assert (ledger["quarantined_rows"], ledger["producers"][client.producer_id]["quarantined"]) == (1, 1)
     with pytest.raises(WriterConfigurationError, match="schema_validation_mode"):
         connect(service.name, schema_validation_mode="loose")
 
@@ -375,9 +379,12 @@ def test_after_drain_nothing_is_taken_and_after_stop_every_future_is_answered(st
     futures = [client.submit_log_rows(rows()) for _ in range(100)]
     assert client.flush(60)
     assert service.drain(30) == {"drained": True, "in_flight_batches": 0}
-    with pytest.raises(WriterError, match=r"closed|draining"):
+    with pytest.raises(WriterError, match=f"service '{service.name}' was drained"):
         client.write_log_rows(rows())
     assert service.stop()["stopped"]
+    assert service.health()["reasons"][0] == "there is no coordinator"
+    with pytest.raises(WriterError, match="it was stopped"):
+        service.reconcile()
     assert service.stop()["stopped"] is False
     assert sum(future.result(30)["rows_written"] for future in futures) == 700
     with pytest.raises(WriterError):
