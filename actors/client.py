@@ -98,6 +98,7 @@ class RemoteChannel:
         self._inbox: list[tuple[int, Any, BaseException | None]] = []
         self._parcels = 0
         self._hurried = False
+        self._must_hurry = False
         self._resend_at = 0.0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -156,6 +157,8 @@ class RemoteChannel:
         """Send what is queued, have it staged at once, and wait until all is settled."""
         with self._changed:
             self._hurried = True
+            # What is queued here comes to the coordinator after a call that is made now.
+            self._must_hurry = self._window.queued_bytes > 0
             self._changed.notify_all()
         self.coordinator.hurry.remote()
         with self._changed:
@@ -269,7 +272,11 @@ class RemoteChannel:
                 parcel = self._parcels
                 self._parcels += 1
                 self._flying[parcel] = taken
+                hurry = self._must_hurry and not self._window.queued_bytes
+                self._must_hurry = self._must_hurry and not hurry
             self._send(parcel, taken)
+            if hurry:
+                self.coordinator.hurry.remote()
 
     def _send(self, number: int, outbounds: list[Outbound]) -> None:
         parcel = _parcel(outbounds, self._quarantine_table, self._sender, self._taken_acks())
