@@ -5,6 +5,7 @@ Both sides write the same rows; what they left is counted by a reader that is ne
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from pathlib import Path
@@ -125,7 +126,7 @@ def _append(session: Any, table: Any, path: str, *, files: int) -> None:
 def _arrow(rows: list[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
-    return pa.Table.from_pylist([{**row, "metadata": str(row["metadata"])} for row in rows])
+    return pa.Table.from_pylist([{**row, "metadata": json.dumps(row["metadata"])} for row in rows])
 
 
 CASE = Case(
