@@ -103,9 +103,9 @@ def with_rule_columns(frame: Any, task: FrameTask) -> tuple[Any, FrameTask]:
 
 def _completed(frame: Any, known: pa.Schema) -> Any:
     """The frame with every known column, and `success` as the gate would fill it in."""
-    from pyspark.sql import functions as F  # noqa: N812  its usual name
     from pyspark.sql.pandas.types import from_arrow_type
 
+    F = _functions(frame)  # noqa: N806  its usual name
     had = {name.lower() for name in frame.columns}
     missing = {
         entry.name: F.lit(None).cast(from_arrow_type(entry.type, prefer_timestamp_ntz=False))
@@ -116,6 +116,17 @@ def _completed(frame: Any, known: pa.Schema) -> Any:
     if dict(whole.dtypes).get("success") == "boolean":
         whole = whole.withColumn("success", F.coalesce(F.col("success"), F.col("error_message").isNull()))
     return whole
+
+
+def _functions(frame: Any) -> Any:
+    """Spark's functions for this kind of frame: in a process with both kinds of sessions the usual ones are classic."""
+    if any(kind.__module__.startswith("pyspark.sql.connect") for kind in type(frame).__mro__):
+        from pyspark.sql.connect import functions as remote
+
+        return remote
+    from pyspark.sql import functions
+
+    return functions
 
 
 def _is_spark(rule: Any) -> bool:

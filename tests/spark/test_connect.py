@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sfwriter import LogWriter, WriterConfig
-from sfwriter.exceptions import WriterError, WriterSchemaError, WriterTableError
+from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterSchemaError, WriterTableError
 from sfwriter.spark import examine
 from sfwriter.spark.installed import DELTA_CONF, delta_jars
 
@@ -134,3 +134,25 @@ def test_tables_of_the_catalog_are_made_and_overwritten(remote):
                 writer.write_log_rows([ROW])
     finally:
         remote.sql("DROP DATABASE IF EXISTS far CASCADE")
+
+
+def test_frames_pass_the_gate_on_the_server_and_come_through_the_driver_in_bounds(remote, tmp_path, monkeypatch):
+    config = WriterConfig(
+        warehouse=str(tmp_path), producer_id="p", schema_validation_mode="lenient", enable_optimization=False
+    )
+    from pyspark.sql.connect import functions as F  # noqa: N812  its usual name
+
+    text = "SELECT 'gold' AS phase, concat('s', id) AS step_name, id AS rows_written FROM range(0, 50, 1, 3)"
+    with LogWriter(remote, config) as writer:
+        first = writer.write_log_rows(remote.sql(text), sequence=0)
+        again = writer.write_log_rows(remote.sql(text), sequence=0)
+        aside = writer.write_log_rows(remote.sql(text.replace("id AS rows", "id - 1 AS rows")))
+        quality = writer.validate_log_data_quality(remote.sql(text), {"rows_written": [F.col("rows_written") < 10]})
+        monkeypatch.setattr(writer._frames, "_max_bytes", 500)
+        with pytest.raises(WriterPerformanceError):
+            writer.write_log_rows(remote.sql(text))
+        rows = writer._log_table.scan(["rows_written"]).read_all()["rows_written"].to_pylist()
+
+    assert (first["rows_written"], again["already_written"], quality["valid_rows"]) == (50, True, 10)
+    assert (aside["rows_written"], aside["quarantined_rows"]) == (49, 1)
+    assert sorted(rows) == sorted([*range(50), *range(49)])
