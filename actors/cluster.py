@@ -21,6 +21,7 @@ from ray._private import services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # no stubs
 from ray.exceptions import AuthenticationError, RayError
 
+from actors.priority import own_ray
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
 
@@ -127,7 +128,12 @@ def start_ray() -> int:
     with tempfile.TemporaryFile() as output:
         # In a session of its own it does not get the terminal's Ctrl-C.
         process = subprocess.Popen(  # noqa: S603  the command is ours
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=own_ray(),
         )
         clock = SystemClock()
         deadline = clock.monotonic() + START_TIMEOUT_S

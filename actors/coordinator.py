@@ -24,6 +24,7 @@ from actors.direct import Direct
 from actors.figures import Figures
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
+from actors.priority import come_to_the_front
 from actors.shares import Clients
 from actors.wire import Entry, Parcel, Payload, Slice, pack
 from sfwriter import __version__
@@ -99,6 +100,7 @@ class Coordinator:
             started_ray: pid of the Ray that was started for this service, and ends with it.
             origins: option to where its value came from.
         """
+        come_to_the_front()
         self._origins = dict(origins or {})
         self._started_ray = started_ray
         self._service = service
@@ -495,13 +497,14 @@ class Coordinator:
             held.done.set_result(outcome)
 
     def _error(self, refused: Refused, given: Submitted) -> WriterError:
-        error = refusal_error(refused, given, self._limits.budget_bytes)
         if refused.reason is Reason.CLOSED:
-            error.message = (
-                f"service {self._service!r} was drained and takes nothing more; nothing of the call is written"
+            return WriterError(
+                f"service {self._service!r} is draining or was stopped, and takes nothing more; nothing of the call is "
+                "written",
+                suggestions=["start it again, and send the call again with the same sequence or idempotency_key"],
+                retriable=True,
             )
-            error.suggestions = ["stop it and start it again, then call again"]
-        return error
+        return refusal_error(refused, given, self._limits.budget_bytes)
 
     def _set_alarm(self, now: float) -> None:
         wake_at = self._machine.wake_at()

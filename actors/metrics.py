@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 from ray.util.metrics import Counter, Gauge
 
 from actors.exposition import COUNTERS, GAUGES
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 COUNTED = ("rows_total", "bytes_total", "batches_total", "commits_total")
 TOTALS = (*COUNTED, "quarantined_rows_total", "refusals_total", "retries_total", "writer_deaths_total")
 RATE_OVER_S = 60.0
-LOOK_TIMEOUT_S = 2.0
-"""For the maintenance actor, whose answer is not worth waiting for."""
+READ_TIMEOUT_S = 2.0
+"""For the coordinator, when somebody waits: what is known is better than an error after half a minute."""
+
+LOOK_TIMEOUT_S, CARE_READ_TIMEOUT_S = 2.0, 0.5
+"""For the maintenance actor, whose answer is not worth waiting for: once a second, and when somebody waits."""
 
 
 class Totals:
@@ -60,12 +64,14 @@ class Metrics:
             metric.set_default_tags({"service": service})
         self._counted: dict[str, int] = {}
         self._newest: dict[str, Any] = {}
+        self._writers_memory: dict[str, int | None] | None = None
+        self._said_of_care: dict[str, Any] | None = None
         self._history: deque[tuple[float, dict[str, Any]]] = deque(maxlen=int(HISTORY_S / SNAPSHOT_EVERY_S))
         threading.Thread(target=self._keep_looking, name="metrics", daemon=True).start()
 
     def read(self) -> dict[str, Any]:
-        """The newest figures, with the last minute's rates."""
-        self._look()
+        """The newest figures, with the last minute's rates, and how old they are where the coordinator is silent."""
+        self._look(READ_TIMEOUT_S, everybody=False)
         with self._lock:
             if not self._history:
                 return {}
@@ -77,7 +83,8 @@ class Metrics:
                 name.replace("_total", "_per_sec"): (newest[name] - oldest[name]) / span if span > 0 else 0.0
                 for name in COUNTED
             }
-            return {**newest, **rates, "history_secs": now - self._history[0][0]}
+            ages = {"age_secs": self._clock.monotonic() - now, "history_secs": now - self._history[0][0]}
+            return {**newest, **rates, **ages}
 
     def history(self) -> list[dict[str, Any]]:
         """What was counted at each look of the last minutes, the oldest first."""
@@ -96,39 +103,60 @@ class Metrics:
 
     def _keep_looking(self) -> None:
         while True:
-            self._look()
+            self._look(CALL_TIMEOUT_S, everybody=True)
             self._clock.sleep(SNAPSHOT_EVERY_S)
 
-    def _look(self) -> None:
+    def _look(self, timeout: float, *, everybody: bool) -> None:
+        """Look at the coordinator and at maintenance; at the writers, who are busy, or go by what they said last."""
+        memory = None if everybody else self._writers_memory
         try:
             coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
-            look, writers = ray.get([coordinator.look.remote(), coordinator.writers.remote()], timeout=CALL_TIMEOUT_S)
+            asked = self._ask_for_care()
+            look = ray.get(coordinator.look.remote(), timeout=timeout)
+            if memory is None:
+                writers = ray.get(coordinator.writers.remote(), timeout=timeout)
+                memory = {writer["name"]: writer["memory_bytes"] for writer in writers}
+                self._writers_memory = memory
         except Exception:  # noqa: BLE001  a coordinator that is away is looked at again in a second
             return
-        care = self._care()
-        memory = {writer["name"]: writer["memory_bytes"] for writer in writers}
-        memory.update(coordinator=look["memory_bytes"], metrics=process_memory().own)
+        care = self._care(asked, LOOK_TIMEOUT_S if everybody else CARE_READ_TIMEOUT_S)
+        memory = {**memory, "coordinator": look["memory_bytes"], "metrics": process_memory().own}
         if care is not None:
+            care = dict(care)
             memory["maintenance"] = care.pop("memory_bytes")
+        figures = {**look, "actor_memory_bytes": memory, "maintenance": care}
+        figures["histograms"] = {stage: kept.figures() for stage, kept in look["histograms"].items()}
+        for by in ("tables", "producers"):
+            figures[by] = look[by].figures()
         with self._lock:
-            figures = {**look, **self._totals.add(look), "actor_memory_bytes": memory, "maintenance": care}
-            figures["histograms"] = {stage: kept.figures() for stage, kept in look["histograms"].items()}
-            for by in ("tables", "producers"):
-                figures[by] = look[by].figures()
+            figures.update(self._totals.add(look))
             self._newest = figures
             # Of all figures a few minutes would be hundreds of megabytes.
             point = {name: figures[name] for name in (*TOTALS, *GAUGES)}
-            self._history.append((self._clock.monotonic(), {**point, "memory_bytes": _sum(memory.values())}))
-        self._shown(figures)
+            if everybody or not self._history:
+                self._history.append((self._clock.monotonic(), {**point, "memory_bytes": _sum(memory.values())}))
+            else:
+                self._history[-1] = (self._clock.monotonic(), {**point, "memory_bytes": _sum(memory.values())})
+            self._shown(figures)
 
-    def _care(self) -> dict[str, Any] | None:
-        """What the maintenance actor does; None while it does not answer."""
+    def _ask_for_care(self) -> Any:
         try:
-            actor = ray.get_actor(actor_name(self._service, "maintenance"), namespace=NAMESPACE)
-            found: dict[str, Any] = ray.get(actor.look.remote(), timeout=LOOK_TIMEOUT_S)
+            return ray.get_actor(actor_name(self._service, "maintenance"), namespace=NAMESPACE).look.remote()
         except Exception:  # noqa: BLE001  it may be away, or in the middle of a start
             return None
-        return found
+
+    def _care(self, asked: Any, timeout: float) -> dict[str, Any] | None:
+        """What the maintenance actor does; what it said last, if it does not answer in time; None without one."""
+        if asked is None:
+            self._said_of_care = None
+        else:
+            try:
+                self._said_of_care = ray.get(asked, timeout=timeout)
+            except GetTimeoutError:
+                pass
+            except Exception:  # noqa: BLE001  it died
+                self._said_of_care = None
+        return self._said_of_care
 
     def _shown(self, figures: dict[str, Any]) -> None:
         """Hand the figures to Ray's own metrics, which its agents export."""

@@ -90,11 +90,13 @@ def running_service(warehouse: str, *, own_ray: bool = False, **options: Any) ->
 
     from actors import Service, connect
     from actors.cluster import use_token
+    from actors.priority import RAY_VARIABLE
     from sfwriter import WriterConfig
 
     use_token(make=True)
     before = os.environ.get("RAY_ADDRESS")
     if before is None or own_ray:
+        os.environ.setdefault(RAY_VARIABLE, "0")  # as a Ray that a service starts
         ray.init(
             address="local", num_cpus=2, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False, configure_logging=False,

@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL, LARGE, LARGE_EVERY = 7, 3_000, 8
 """Rows of most batches, which travel inside the call, and of every eighth, which goes through Ray's object store."""
 IN_FLIGHT = 24
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+"""A coordinator that comes back on a machine that others fill needs a minute of it."""
 
 
 def rows_of(number: int) -> int:

@@ -23,6 +23,7 @@ from actors import Service, connect
 from actors.options import NAMESPACE, actor_name
 from actors.pool import WriterPool
 from actors.wire import Entry, Parcel, Payload, Share, pack
+from benchmarks.crash.load import frozen
 from sfwriter import WriterConfig
 from sfwriter.batch import EncodedBatch
 from sfwriter.exceptions import (
@@ -412,6 +413,33 @@ connect("outliving").write_log_rows([{{"phase": "gold", "step_name": "s"}}])
             assert client.get_table_info()["row_count"] == 8
     finally:
         service.stop()
+
+
+def test_figures_are_there_though_the_coordinator_does_not_answer(service: Service) -> None:
+    with connect(service.name) as client:
+        client.write_log_rows(rows())
+        known = service.metrics()
+        with frozen(service.health()["coordinator"]["pid"]):
+            stale = service.metrics()
+            assert stale["rows_total"] >= known["rows_total"] >= 7
+            assert stale["age_secs"] >= 1.0
+            waits = client.submit_log_rows(rows())
+            assert not client.flush(0.2)
+            assert [batch["sequence"] for batch in client.uncommitted()] == [1]
+        assert waits.result(timeout=30)["rows_written"] == 7
+        assert service.metrics()["age_secs"] < 1.0
+
+
+def test_who_comes_when_a_service_is_draining_is_told_so(start: Callable[..., Service]) -> None:
+    service = start()
+    with connect(service.name) as client:
+        client.write_log_rows(rows())
+        service.drain()
+        with pytest.raises(WriterError, match=f"{service.name}.* draining or was stopped.*nothing of the call"):
+            client.write_log_rows(rows())
+        with pytest.raises(RayTaskError, match="draining or was stopped"):
+            ray.get(client.coordinator.submit.remote(rows()))
+        assert client.get_table_info()["row_count"] == 7
 
 
 def parcel(producer_id: str, payload: bytes, rows: int, nbytes: int) -> Parcel:
