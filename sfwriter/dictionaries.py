@@ -2,9 +2,9 @@
 
 Receives: Arrow columns as others made them, or as the gate passed them.
 Produces: the same values, dictionary encoded or plain.
-Guarantees: what `few_texts` gives has the type `FEW_TEXTS`, valid UTF-8, no null and no unused bytes worth
-    mentioning in its dictionaries, and numbers that point into them.
-Never does: build a dictionary from plain texts, except to join them with encoded ones (`alike`).
+Guarantees: what `few_texts` gives depends on the values alone: encoded where they are few, with the type
+    `FEW_TEXTS`, one dictionary, its texts in order, none twice, none unused and none null.
+Never does: decide which columns are worth it (`encode` does).
 
 Parquet keeps such columns so, and log rows are full of them: phases, steps, tables. Kept from the file that a
 backfill reads to the file that staging writes they take 4 bytes a row instead of 10 to 40, and what would
@@ -16,6 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from sfwriter.arrays import array_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +32,15 @@ MOST_TEXTS = 1_024
 MOST_BYTES = 64 << 10
 """Of one dictionary: a job joins some twenty, and beyond 1 MiB Parquet gives a dictionary up."""
 
+MOST_GIVEN_BYTES = 1 << 20
+"""Of the dictionaries that others made for a column, used and unused texts together."""
 
-def few_texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """A dictionary column as `FEW_TEXTS`; None where it is none, is small, has many values, or is broken."""
+
+def taken_over(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """A dictionary column of texts as `FEW_TEXTS`; None where it is none, or is broken.
+
+    Arrow takes over what others made without a look: texts that are no UTF-8, numbers beyond the dictionary.
+    """
     kept = column.type
     if not pa.types.is_dictionary(kept) or len(column) < LEAST_ROWS or column.null_count == len(column):
         return None
@@ -39,17 +48,51 @@ def few_texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     if not (pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)):
         return None
     dictionaries = [chunk.dictionary for chunk in column.chunks]
-    if any(len(texts) > MOST_TEXTS or texts.nbytes > MOST_BYTES or texts.null_count for texts in dictionaries):
+    if any(texts.null_count for texts in dictionaries):
         return None
-    # Chunks of a file's row group share a dictionary; many different ones are no saving.
-    if sum(texts.nbytes for texts in dictionaries) > len(column):
+    # Chunks of a file's row group share a dictionary; many long or different ones are no saving.
+    if sum(texts.nbytes for texts in dictionaries) > min(len(column), MOST_GIVEN_BYTES):
         return None
     try:
-        # Arrow takes over what others made without a look: texts that are no UTF-8, numbers beyond the dictionary.
         column.validate(full=True)
         return column if kept == FEW_TEXTS else column.cast(FEW_TEXTS)
     except (pa.ArrowException, IndexError):
         return None
+
+
+def few_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts, plain or `FEW_TEXTS`, encoded where they are few and plain where they are not."""
+    if len(column) < LEAST_ROWS or column.null_count == len(column):
+        return plain_column(column)
+    found = _ordered(column) if is_encoded(column.type) else None
+    if found is None and not _surely_many(column):
+        found = _ordered(plain_column(column).dictionary_encode().cast(FEW_TEXTS))
+    return plain_column(column) if found is None else found
+
+
+def _surely_many(column: pa.ChunkedArray) -> bool:
+    return not is_encoded(column.type) and pc.count_distinct(column.slice(0, LEAST_ROWS)).as_py() > MOST_TEXTS
+
+
+def _ordered(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """An encoded column with the one dictionary that its values ask for; None where they are many, or come twice."""
+    column = column.unify_dictionaries()
+    given = column.chunk(0).dictionary
+    numbers = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
+    used = pc.drop_null(pc.unique(numbers))
+    if len(used) > MOST_TEXTS:
+        return None
+    texts = given.take(used)
+    if texts.nbytes > MOST_BYTES or pc.count_distinct(texts).as_py() < len(texts):
+        return None
+    order = pc.sort_indices(texts)
+    place: list[int | None] = [None] * len(given)
+    for new, old in enumerate(used.take(order).to_pylist()):
+        place[old] = new
+    moved = array_of(place, pa.int64()).cast(pa.int32())
+    texts = texts.take(order)
+    made = [pa.DictionaryArray.from_arrays(moved.take(chunk.indices), texts) for chunk in column.chunks]
+    return pa.chunked_array(made, FEW_TEXTS)
 
 
 def is_encoded(kept: pa.DataType) -> bool:

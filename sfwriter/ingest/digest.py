@@ -2,9 +2,9 @@
 
 Receives: the rows of a call in the table's types, before anything made up is filled in, and what did not fit.
 Produces: 16 hex digits (XXH3, 64 bits).
-Guarantees: equal for equal values in equal order, however they are chunked, sliced, padded
-    or dictionary encoded, whatever
-    stands behind a null, in whatever order additional columns come, in every process.
+Guarantees: equal for equal values in equal order, however they are chunked, sliced or padded, whatever
+    stands behind a null, in whatever order additional columns come, in every process. Encoded columns are as
+    `few_texts` makes them, of the values alone.
 Never does: read a value in Python; see `logged_at` or a made-up run id.
 """
 
@@ -17,14 +17,13 @@ import pyarrow.compute as pc
 import xxhash
 
 from sfwriter.arrays import constant
-from sfwriter.dictionaries import is_encoded, plain_type
+from sfwriter.dictionaries import is_encoded
 from sfwriter.schema import LOG_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 _LOG_COLUMNS = frozenset(LOG_SCHEMA.names)
-_DECODED_ROWS = 8_192
 
 
 def digest_of(rows: pa.Table, unfit: Iterable[str] = ()) -> str:
@@ -59,7 +58,11 @@ def column_identity(name: str, column: pa.ChunkedArray) -> bytes:
     """What the hash of a batch sees of one column that has a value."""
     if name not in _LOG_COLUMNS:
         column = _canonical(column)
-    return head(name, plain_type(column.type)) + _column_hash(column)
+    if not is_encoded(column.type):
+        return head(name, column.type) + _column_hash(column)
+    texts = pa.chunked_array([column.chunk(0).dictionary])
+    numbers = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
+    return head(name, column.type.value_type) + _column_hash(texts) + _column_hash(numbers)
 
 
 def _canonical(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -83,7 +86,7 @@ def _column_hash(column: pa.ChunkedArray) -> bytes:
     """Two streams, one of places and lengths, one of values, so that chunk borders leave no trace."""
     places, values = xxhash.xxh3_64(), xxhash.xxh3_64()
     nullable = column.null_count > 0
-    for chunk in _plain_chunks(column):
+    for chunk in column.chunks:
         if len(chunk) == 0:
             continue
         if pa.types.is_string(chunk.type):
@@ -98,16 +101,6 @@ def _column_hash(column: pa.ChunkedArray) -> bytes:
             chunk = chunk.cast(pa.uint8())  # noqa: PLW2901  the same chunk, one byte a value
         values.update(_view(pc.drop_null(chunk) if chunk.null_count else chunk))
     return bytes(places.digest() + values.digest())
-
-
-def _plain_chunks(column: pa.ChunkedArray) -> Iterator[pa.Array]:
-    """The chunks; of an encoded column decoded, some rows at a time, which stay in the processor's cache."""
-    for chunk in column.chunks:
-        if not is_encoded(chunk.type):
-            yield chunk
-            continue
-        for start in range(0, len(chunk), _DECODED_ROWS):
-            yield chunk.slice(start, _DECODED_ROWS).dictionary_decode()
 
 
 def _view(array: pa.Array) -> Any:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.dictionaries import few_texts
+from sfwriter.dictionaries import LEAST_ROWS, few_texts, taken_over
 from sfwriter.exceptions import WriterSchemaError
 from sfwriter.ingest.arrow_columns import convert_column, kind_of_type, python_value, python_values, simplified
 from sfwriter.ingest.columns import build_column
 from sfwriter.ingest.encoded import Encoded, Fault, GrowingColumns, check_size
 from sfwriter.ingest.jsontext import bounded, original_text
-from sfwriter.ingest.kinds import LOG_KINDS, OBJECT, OPEN_TEXT, Kind, kind_of_values
+from sfwriter.ingest.kinds import LOG_KINDS, OPEN_TEXT, Kind, kind_of_values
 from sfwriter.ingest.names import CallNames, Fate, TableColumns
 from sfwriter.ingest.unreadable import Unreadable
 from sfwriter.ingest.values import Misfit
@@ -39,6 +39,11 @@ CHUNK_ROWS = 2_000
 Each column fetches every dict of the chunk once, so the chunk has to stay in the processor's cache: 100,000
 rows at once take twice as long. Below 1,000 the fixed cost of a call for each column shows.
 """
+
+_FEW_TEXTS = (
+    "run_mode", "pipeline_id", "schema", "phase", "step_name", "step_type", "table_fqn", "write_mode", "error_message",
+)  # fmt: skip
+"""Columns whose texts stay dictionary encoded where a batch has few of them. Ids of runs are new in every run."""
 
 
 def encode_mappings(
@@ -138,7 +143,7 @@ class _Mappings:
             self._fill(name, kind_of_values(values) or OPEN_TEXT, values, 0)
         given = self._given
         return Encoded(
-            rows=self.columns.table(len(given), self._extras),
+            rows=_with_few_texts(self.columns.table(len(given), self._extras)),
             faults=sorted(self._faults, key=lambda fault: fault.row),
             original=given.__getitem__,
             actual=lambda: _types_of(given),
@@ -190,9 +195,9 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
         if fate is Fate.STAMPED:
             stamped = True
             continue
-        few = few_texts(raw) if _keeps_texts(name) else None
-        if few is not None:
-            made.add(name, LOG_KINDS[name], 0, few)
+        given_few = taken_over(raw) if name in _FEW_TEXTS else None
+        if given_few is not None:
+            made.add(name, LOG_KINDS[name], 0, given_few)
             continue
         column = simplified(raw)
         kind = fate if isinstance(fate, Kind) else kind_of_type(column.type) or OPEN_TEXT
@@ -204,7 +209,7 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
             Fault(place, name, python_value(column[place]), misfit.reason, kind.expected) for place, misfit in misfits
         )
     return Encoded(
-        rows=made.table(given.num_rows, extras),
+        rows=_with_few_texts(made.table(given.num_rows, extras)),
         faults=sorted(faults, key=lambda fault: fault.row),
         original=lambda place: row_of_table(given, place),
         actual=lambda: {field.name: str(field.type) for field in given.schema},
@@ -212,10 +217,16 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
     )
 
 
-def _keeps_texts(name: str) -> bool:
-    """Whether any text is right for the column."""
-    kind = LOG_KINDS.get(name)
-    return kind is not None and kind is not OBJECT and pa.types.is_string(kind.type)
+def _with_few_texts(table: pa.Table) -> pa.Table:
+    """The table with texts of few values dictionary encoded, whoever brought them."""
+    if table.num_rows < LEAST_ROWS:
+        return table
+    for name in _FEW_TEXTS:
+        place, column = table.schema.get_field_index(name), table.column(name)
+        few = few_texts(column)
+        if few is not column:
+            table = table.set_column(place, table.schema.field(place).with_type(few.type), few)
+    return table
 
 
 def _check_twins(given: pa.Table, columns: TableColumns) -> None:
