@@ -54,7 +54,7 @@ NOT_ROWS = [None, 5, "rows", b"rows", {"phase": "gold"}, object(), pa.array([1])
 
 
 @pytest.mark.parametrize("mode", ["strict", "ignore"])
-@pytest.mark.parametrize("wrong", NOT_ROWS, ids=repr)
+@pytest.mark.parametrize("wrong", NOT_ROWS, ids=lambda wrong: type(wrong).__name__)
 def test_what_is_no_row_is_refused_and_nothing_is_written(open_writer, location, wrong, mode) -> None:
     with pytest.raises(WriterValidationError) as caught:
         open_writer(schema_validation_mode=mode).write_log_rows(wrong)
