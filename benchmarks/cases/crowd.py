@@ -338,7 +338,7 @@ def memory(warehouse: str, budget: int, batches: int) -> Figures:
             secs, _ = all_.run()
         return {
             "before_bytes": float(before),
-            "peak_bytes": float(peak.nbytes),
+            "family_peak_bytes": float(peak.nbytes),
             "above_budget_bytes": float(peak.nbytes - before - budget),
             "offered_over_budget": OFFERERS * batches * log_table(BATCH_ROWS).nbytes / budget,
             "rows_per_s": OFFERERS * batches * BATCH_ROWS / secs,

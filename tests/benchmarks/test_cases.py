@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import warnings
 
 import pytest
 import ray
@@ -24,6 +26,10 @@ def one_ray():
     pid = start_ray()
     try:
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        ray.shutdown()  # the cases' own processes join it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves a file of its own open
+            gc.collect()
         yield
     finally:
         os.environ.pop("RAY_ADDRESS", None)
