@@ -157,10 +157,9 @@ class RemoteChannel:
         """Send what is queued, have it staged at once, and wait until all is settled."""
         with self._changed:
             self._hurried = True
-            # What is queued here comes to the coordinator after a call that is made now.
             self._must_hurry = self._window.queued_bytes > 0
             self._changed.notify_all()
-        self.coordinator.hurry.remote()
+        self._hurry()
         with self._changed:
             if timeout == 0:
                 return not self._window.held
@@ -171,8 +170,12 @@ class RemoteChannel:
                 if left is not None and left <= 0:
                     return False
                 if not self._changed.wait(0.2 if left is None else min(left, 0.2)):
-                    self.coordinator.hurry.remote()
+                    self._hurry()
             return True
+
+    def _hurry(self) -> None:
+        """Have all that was sent staged at once. The call may overtake parcels on the way, so it says how many."""
+        self.coordinator.hurry.remote(self._identity, self._sender, self._parcels)
 
     def uncommitted(self) -> list[dict[str, Any]]:
         """What is not settled: see `LogClient.uncommitted`."""
@@ -276,10 +279,10 @@ class RemoteChannel:
                 self._must_hurry = self._must_hurry and not hurry
             self._send(parcel, taken)
             if hurry:
-                self.coordinator.hurry.remote()
+                self._hurry()
 
     def _send(self, number: int, outbounds: list[Outbound]) -> None:
-        parcel = _parcel(outbounds, self._quarantine_table, self._sender, self._taken_acks())
+        parcel = _parcel(number, outbounds, self._quarantine_table, self._sender, self._taken_acks())
         answer = self.coordinator.deliver.remote(self._identity, parcel)
         answer.future().add_done_callback(lambda done: self._take_in(number, done))
 
@@ -484,7 +487,9 @@ class LogClient(LogWriter):
         return self._send_off(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
 
 
-def _parcel(outbounds: list[Outbound], quarantine_table: str, sender: str | None, acks: tuple[Ack, ...]) -> Parcel:
+def _parcel(
+    number: int, outbounds: list[Outbound], quarantine_table: str, sender: str | None, acks: tuple[Ack, ...]
+) -> Parcel:
     batches = [outbound.delivery.batch for outbound in outbounds]
     began = time.perf_counter()
     content, shares = pack(batches, quarantine_table)
@@ -514,7 +519,7 @@ def _parcel(outbounds: list[Outbound], quarantine_table: str, sender: str | None
                 gate_secs=delivery.gate_secs,
             )
         )
-    return Parcel(tuple(entries), payload, took, sender, acks)
+    return Parcel(number, tuple(entries), payload, took, sender, acks)
 
 
 def _unanswered(service: str, outbound: Outbound, cause: BaseException | None) -> WriterTableError:

@@ -156,6 +156,8 @@ class Coordinator:
         self._figures.came(parcel)
         done = [self._take(entry, parcel.payload, client, sender.weight) for entry in parcel.entries]
         sender.queued += len(done)
+        if parcel.number < sender.hurried:
+            self._feed(Flushed())
         try:
             answers = await asyncio.gather(*done)
         finally:
@@ -247,8 +249,10 @@ class Coordinator:
         )
         return marks[producer_id].sequence
 
-    async def hurry(self) -> None:
-        """Stage what is collected without waiting for more."""
+    async def hurry(self, client: str, producer_id: str | None, parcels: int) -> None:
+        """Stage what is collected without waiting for more, and so many parcels of a client when they come."""
+        sender = self._heard_of(client, producer_id)
+        sender.hurried = max(sender.hurried, parcels)
         self._feed(Flushed())
 
     async def enter(self, client: str, producer_id: str | None = None) -> dict[str, Any]:

@@ -14,15 +14,16 @@ FORGOTTEN_AFTER_S = 600.0
 
 
 class Client:
-    """A client: when it was last heard of, its weight, and its batches that are not answered."""
+    """A client: when it was heard of, its weight, batches that are not answered, and parcels that are in a hurry."""
 
-    __slots__ = ("queued", "seen", "weight")
+    __slots__ = ("hurried", "queued", "seen", "weight")
 
     def __init__(self, weight: float) -> None:
         """Begin with nothing unanswered."""
         self.seen = 0.0
         self.weight = weight
         self.queued = 0
+        self.hurried = 0
 
 
 class Clients:

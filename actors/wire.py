@@ -92,6 +92,7 @@ class Parcel:
     """What one call of a client brings.
 
     Attributes:
+        number: of the client's parcels, from 0 on.
         entries: batches.
         payload: their rows.
         packed_secs: what it took to pack those.
@@ -99,6 +100,7 @@ class Parcel:
         acks: of the batches that were answered since the last parcel.
     """
 
+    number: int
     entries: tuple[Entry, ...]
     payload: Payload
     packed_secs: float

@@ -447,7 +447,7 @@ def parcel(producer_id: str, payload: bytes, rows: int, nbytes: int) -> Parcel:
         producer_id, None, "digest", "stamp", assigned=True, resent=False, checked=True, expires=True, patient=False,
         wait_secs=None, replaces=frozenset(), shares=(Share(None, 0, 0, rows, nbytes),),
     )  # fmt: skip
-    return Parcel((entry,), Payload(inline=payload), 0.0)
+    return Parcel(0, (entry,), Payload(inline=payload), 0.0)
 
 
 def test_a_payload_that_is_not_what_it_says_is_refused_and_costs_nobody_else_anything(service: Service) -> None:
