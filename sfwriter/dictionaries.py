@@ -91,7 +91,11 @@ def _ordered(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         place[old] = new
     moved = array_of(place, pa.int64()).cast(pa.int32())
     texts = texts.take(order)
-    made = [pa.DictionaryArray.from_arrays(moved.take(chunk.indices), texts) for chunk in column.chunks]
+    # Numbers that were looked at when they came need no second look: it takes twice the time.
+    made = [
+        pa.DictionaryArray.from_arrays(pc.take(moved, chunk.indices, boundscheck=False), texts, safe=False)
+        for chunk in column.chunks
+    ]
     return pa.chunked_array(made, FEW_TEXTS)
 
 

@@ -230,8 +230,9 @@ def _with_few_texts(table: pa.Table) -> pa.Table:
 
 
 def _check_twins(given: pa.Table, columns: TableColumns) -> None:
-    twice = sorted({name for name in given.column_names if given.column_names.count(name) > 1})
-    if twice:
+    names = given.column_names
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
         raise WriterSchemaError(
             f"The Arrow data has more than one column named {', '.join(map(repr, twice))}.",
             expected_schema=columns.expected(),

@@ -55,7 +55,7 @@ def _prepared(
     ahead: deque[tuple[Element, Future[Made]]] = deque()
     for element in elements:
         ahead.append((element, pool.submit(prepare, element)))
-        if len(ahead) > most:
+        if len(ahead) == most:
             yield ahead.popleft()
     yield from ahead
 
