@@ -53,7 +53,7 @@ def count_rows(source: Source) -> int:
 
 
 def limits_of(source: Source) -> Limits:
-    """Rows of a chunk, so that it takes some 8 MiB of Arrow: judged by the rows in three places of the file.
+    """Rows of a chunk, so that it takes some 11 MiB of Arrow: judged by the rows in three places of the file.
 
     The footer does not tell: a text that is repeated is in a dictionary once.
     """

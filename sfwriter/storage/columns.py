@@ -16,7 +16,7 @@ from sfwriter.dictionaries import is_encoded, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sfwriter.storage.engine import TableSpec
 
@@ -79,6 +79,23 @@ def in_kept_type(column: pa.ChunkedArray, kept: pa.DataType) -> pa.ChunkedArray:
         if pc.any(beyond).as_py():
             raise pa.ArrowInvalid(f"a value is beyond {kept}")
     return made
+
+
+def chosen(schema: pa.Schema, columns: Sequence[str] | None, spec: TableSpec) -> pa.Schema:
+    """The columns asked for, in that order; all of them for None.
+
+    Raises:
+        WriterSchemaError: one is not there.
+    """
+    wanted = schema.names if columns is None else columns
+    unknown = [name for name in wanted if name not in schema.names]
+    if unknown:
+        raise WriterSchemaError(
+            f"{spec.name} has no column {', '.join(map(repr, unknown))}.",
+            expected_schema=schema_texts(schema),
+            suggestions=["Ask for columns that it has."],
+        )
+    return pa.schema([schema.field(name) for name in wanted])
 
 
 def schema_texts(schema: pa.Schema) -> dict[str, str]:

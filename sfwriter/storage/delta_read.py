@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import QueryBuilder
 
-from sfwriter.exceptions import WriterSchemaError
+from sfwriter.storage.columns import chosen
 from sfwriter.storage.delta_features import check_readable_table
 from sfwriter.storage.engine import TableStats
 from sfwriter.storage.faults import reported_by_delta
@@ -45,16 +45,8 @@ def scan_table(
     """
     check_readable_table(table, spec)
     schema = arrow_schema(table)
-    wanted = list(schema.names) if columns is None else list(columns)
-    unknown = [name for name in wanted if name not in schema.names]
-    if unknown:
-        raise WriterSchemaError(
-            f"{spec.name} has no column {', '.join(map(repr, unknown))}.",
-            expected_schema={field.name: str(field.type) for field in schema},
-            suggestions=["Ask for columns that it has."],
-        )
-    target = pa.schema([schema.field(name) for name in wanted])
-    listed = ", ".join('"' + name.replace('"', '""') + '"' for name in wanted)
+    target = chosen(schema, columns, spec)
+    listed = ", ".join('"' + name.replace('"', '""') + '"' for name in target.names)
     query = f"SELECT {listed} FROM log" + (f" WHERE {predicate}" if predicate else "")  # noqa: S608  never a user's text
     with reported_by_delta("read", spec):
         found = pa.RecordBatchReader.from_stream(QueryBuilder().register("log", table).execute(query))

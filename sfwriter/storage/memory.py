@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from sfwriter.clock import SystemClock
 from sfwriter.dictionaries import plain_table
-from sfwriter.exceptions import WriterSchemaError, WriterTableError
-from sfwriter.storage.columns import adopted_schema, check_writable, columns_to_add, with_null_marks
+from sfwriter.exceptions import WriterTableError
+from sfwriter.storage.columns import adopted_schema, check_writable, chosen, columns_to_add, with_null_marks
 from sfwriter.storage.engine import (
     AddColumns,
     Checkpoint,
@@ -187,18 +187,11 @@ class MemoryTable:
             stored = self._existing()
             parts = [self._warehouse.files[f"{self._spec.location}/{path}"] for path in stored.files]
         schema = stored.schema
-        wanted = list(schema.names) if columns is None else list(columns)
-        unknown = [name for name in wanted if name not in schema.names]
-        if unknown:
-            raise WriterSchemaError(
-                f"{self._spec.name} has no column {', '.join(map(repr, unknown))}.",
-                expected_schema={entry.name: str(entry.type) for entry in schema},
-                suggestions=["Ask for columns that it has."],
-            )
+        wanted = chosen(schema, columns, self._spec)
         whole = pa.concat_tables([_conformed(part, schema) for part in parts]) if parts else schema.empty_table()
         if predicate:
             whole = whole.filter(parse_predicate(predicate))
-        return whole.select(wanted).to_reader()
+        return whole.select(wanted.names).to_reader()
 
     def stats(self) -> TableStats:
         """What is there."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sfwriter.exceptions import WriterSchemaError
+from sfwriter.storage.columns import chosen
 from sfwriter.storage.place import local_root
 from sfwriter.storage.predicates import in_spark_sql
 from sfwriter.storage.spark_faults import reported_by_spark
@@ -60,15 +60,7 @@ def scan_rows(
         WriterSchemaError: a column is not there.
         WriterTableError: Spark cannot read the table; while streaming, too.
     """
-    wanted = list(schema.names) if columns is None else list(columns)
-    unknown = [name for name in wanted if name not in schema.names]
-    if unknown:
-        raise WriterSchemaError(
-            f"{spec.name} has no column {', '.join(map(repr, unknown))}.",
-            expected_schema={field.name: str(field.type) for field in schema},
-            suggestions=["Ask for columns that it has."],
-        )
-    target = pa.schema([schema.field(name) for name in wanted])
+    target = chosen(schema, columns, spec)
     with reported_by_spark("read", spec), bridge.acting() as session:
         if files is not None:
             frame = frame_of_files(session, spec.location, schema, files)
@@ -77,7 +69,7 @@ def scan_rows(
         if predicate:
             frame = frame.where(in_spark_sql(predicate))
         # Without a column there is nothing to be streamed: one stands in for the rows.
-        frame = frame.selectExpr(*(map(quoted, wanted) if wanted else ["1 AS one"]))
+        frame = frame.selectExpr(*(map(quoted, target.names) if target.names else ["1 AS one"]))
         source = _batches(frame, bridge)
     return pa.RecordBatchReader.from_batches(target, _fitting(source, target, spec))
 
