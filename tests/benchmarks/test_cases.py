@@ -52,8 +52,8 @@ def test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path, request
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("name", sorted(THROUGH_RAY))
-def test_a_case_through_the_service_does_so_too(name, tmp_path):
-    test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path)
+def test_a_case_through_the_service_does_so_too(name, tmp_path, request):
+    test_a_case_checks_its_outcome_and_gives_its_figures(name, tmp_path, request)
 
 
 @pytest.mark.ray
