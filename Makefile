@@ -47,7 +47,7 @@ imports: $(READY) ## the layers, by import-linter
 	$(BIN)/lint-imports --no-cache
 
 unit: $(READY) ## the tests, on two processes
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 wheel: $(READY) ## build the wheel, install it alone, import it
 	$(BIN)/python scripts/check_wheel.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,16 +17,21 @@ settings.load_profile("project")
 _WITH_RAY = {"benchmarks", "cli", "demo", "deploy", "service"}
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which `make unit` uses and a single test need not
+def pytest_xdist_make_scheduler(config, log):
     """What shares one Ray, or one Spark, stays on one of the processes that `make unit` runs side by side.
 
     A Ray finds others on its machine, so there must never be two at a time that do not know of each other.
     """
-    for item in items:
-        if "spark" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("spark"))
-        elif item.path.relative_to(Path(__file__).parent).parts[0] in _WITH_RAY:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            if "spark" in nodeid:
+                return "spark"
+            return "ray" if nodeid.split("/")[1] in _WITH_RAY else nodeid
+
+    return Together(config, log)
 
 
 # ---------------------------------------------------------------- Spark
