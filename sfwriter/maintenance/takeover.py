@@ -167,6 +167,7 @@ def _refused(spec: TableSpec, problems: list[str]) -> WriterTableError:
     return WriterTableError(
         f"{spec.name} at {spec.location} cannot be taken over, and was not touched: {'; '.join(problems)}.",
         context={"table": spec.name, "location": spec.location, "problems": problems},
+        suggestions=["Mend what is named, or write to a new table and copy the old rows into it."],
         code="not_to_be_taken_over",
     )
 

@@ -64,7 +64,10 @@ class SparkColumnRules:
                 suggestions=["See the rules of validation_rules that are Spark columns."],
             ) from error
         if found.num_rows != rows.num_rows:
-            raise WriterValidationError("The rules gave another number of rows than there are.")
+            raise WriterValidationError(
+                f"The rules gave {found.num_rows} rows for the {rows.num_rows} that there are.",
+                suggestions=["A rule looks at one row at a time: no explode(), no aggregate."],
+            )
         return list(found.columns)
 
     def _frame(self, rows: pa.Table) -> Any:

@@ -105,10 +105,13 @@ def test_an_interrupt_exits_with_130_says_how_to_go_on_and_loses_nothing(tmp_pat
     process = started(tmp_path, "backfill", "a.jsonl", *COMMAND)
     alive = kill_at_work(process, after, number)
     _, err = process.communicate(timeout=60)
-    if alive and process.returncode != 0:
-        assert process.returncode == 130, err
-        assert "interrupted" in err
-        assert "Traceback" not in err
     ended = backfill(tmp_path, "a.jsonl")
     assert ended.json["rows_written"] + ended.json["already_written"] == 120_000
+    if alive and process.returncode == -number:
+        # The work was done, and Python itself was ending: it takes its hands off signals before that.
+        assert ended.json["rows_written"] == 0
+    elif alive and process.returncode != 0:
+        assert process.returncode == 130, err
+        assert "interrupted" in err
+    assert "Traceback" not in err
     assert numbers(tmp_path) == once(120_000)

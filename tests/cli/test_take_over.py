@@ -260,5 +260,5 @@ def test_unsafe_values_of_a_partition_column_are_told_before_they_are_refused(tm
     assert any("partitioned by 'run_id'" in note for note in notes)
     with writer(tmp_path) as log:
         assert log.write_log_rows([row(run_id="a-1")])["rows_written"] == 1
-        with pytest.raises(WriterValidationError, match="cannot name a folder"):
+        with pytest.raises(WriterValidationError, match="name a folder"):
             log.write_log_rows([row(run_id="a/1")])

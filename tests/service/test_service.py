@@ -380,7 +380,7 @@ def test_after_drain_nothing_is_taken_and_after_stop_every_future_is_answered(st
     futures = [client.submit_log_rows(rows()) for _ in range(100)]
     assert client.flush(60)
     assert service.drain(30) == {"drained": True, "in_flight_batches": 0}
-    with pytest.raises(WriterError, match=f"service '{service.name}' was drained"):
+    with pytest.raises(WriterError, match=f"service '{service.name}' is draining or was stopped"):
         client.write_log_rows(rows())
     assert service.stop()["stopped"]
     assert service.health()["reasons"][0] == "there is no coordinator"

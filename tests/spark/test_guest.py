@@ -19,7 +19,7 @@ def state(spark):
     context = spark.sparkContext
     return {
         "conf": {row.key: row.value for row in spark.sql("SET").collect()},
-        "views": [table.name for table in spark.catalog.listTables() if table.isTemporary],
+        "views": [table.tableName for table in spark.sql("SHOW TABLES").collect() if table.isTemporary],
         "database": spark.catalog.currentDatabase(),
         "streams": len(spark.streams.active),
         "description": context.getLocalProperty("spark.job.description"),
