@@ -47,31 +47,33 @@ class Content(Protocol):
         """The chunks of a segment from `start` on; those numbered below `skip` may come without rows."""
 
 
-def content_of(source: Source, types: Types, check: Callable[[], None]) -> Content:
+def content_of(source: Source, types: Types, check: Callable[[], None], budget_bytes: int = 0) -> Content:
     """The source's content.
 
     Args:
         source: the file.
         types: what text is parsed for.
         check: called for each MiB of a look at the content; it may raise to stop.
+        budget_bytes: memory that its writer may hold in flight.
     """
-    return _Table(source, types, check) if source.format == "parquet" else _Text(source, types, check)
+    return _Table(source, types, check, budget_bytes) if source.format == "parquet" else _Text(source, types, check)
 
 
 class _Table:
     """A Parquet file: one segment, whose offsets are rows."""
 
-    def __init__(self, source: Source, types: Types, check: Callable[[], None]) -> None:
+    def __init__(self, source: Source, types: Types, check: Callable[[], None], budget_bytes: int) -> None:
         self._source = source
         self._types = types
         self._check = check
+        self._budget_bytes = budget_bytes
 
     def look(self, mark: int) -> Survey:  # noqa: ARG002  the whole file is compared
         digest = parquet.file_digest(self._source, self._check)
         return Survey(parquet.count_rows(self._source), digest, 0, digest, joined_at_mark=False)
 
     def begin(self) -> tuple[Position, Limits]:
-        return Position(), parquet.limits_of(self._source)
+        return Position(), parquet.limits_of(self._source, self._budget_bytes)
 
     def grows(self) -> bool:
         return False

@@ -64,6 +64,7 @@ class SourceReading:
         as_new: take a source that was changed after a part was written as another one.
         limits: of the chunks, where the source is met for the first time.
         check: called often while the whole content is looked at; it may raise to stop.
+        budget_bytes: memory that the writer may hold in flight; chunks are larger where it is large.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class SourceReading:
         as_new: bool = False,
         limits: Limits | None = None,
         check: Callable[[], None] = lambda: None,
+        budget_bytes: int = 0,
     ) -> None:
         self.source = source
         self.earlier_rows = 0
@@ -83,7 +85,7 @@ class SourceReading:
         self._watermark = watermark
         self._as_new = as_new
         self._limits = limits
-        self._content: Content = content_of(source, types, check)
+        self._content: Content = content_of(source, types, check, budget_bytes)
         self._opened: Opened | None = None
         self._behind: Position | None = None
         self._cleanup = ExitStack()

@@ -50,6 +50,13 @@ def test_wide_rows_make_small_chunks_even_where_they_are_stored_once(tmp_path):
     assert (tmp_path / "wide.parquet").stat().st_size < 1 << 20
 
 
+def test_a_large_budget_allows_larger_chunks_within_bounds(tmp_path):
+    pq.write_table(pa.table({"step_name": ["x" * 1_000] * 3_000}), tmp_path / "a.parquet", use_dictionary=False)
+    small, large, largest = (limits_of(source_of(tmp_path / "a.parquet"), budget) for budget in (0, 1 << 30, 1 << 40))
+    assert small.rows < large.rows < largest.rows
+    assert (small.nbytes, large.nbytes, largest.nbytes) == (11 << 20, 16 << 20, 32 << 20)
+
+
 @pytest.mark.parametrize("cut", [0, 3, 100, -8, -200])
 def test_a_truncated_file_is_named_and_nothing_of_it_is_written(tmp_path, table, cut):
     path = tmp_path / "a.parquet"
