@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 
 import duckdb
 import pytest
@@ -13,14 +14,22 @@ pytestmark = [pytest.mark.kill, pytest.mark.timeout(600)]
 COMMAND = ("--table", "ops.runs", "--json")
 
 
-def run_until_done(folder, rng, *arguments, kills):
-    """Start the command, kill it at random moments, then let it end; how often it was hit at work."""
+def kill_again_and_again(folder, rng, *arguments, kills):
+    """Start the command, kill it some files into its work, and so on; how often it was hit at work."""
     hits = 0
-    for _ in range(kills):
+    for number in range(kills):
+        wanted = files_of(folder) + (rng.randrange(1, 3) if number else 0)  # the first one is hit in any case
         process = started(folder, "backfill", *arguments, *COMMAND, SFWRITER_MAX_BATCH_MB="1")
-        hits += kill_at_work(process, rng.uniform(0, 2.5))
+        while process.poll() is None and files_of(folder) < wanted:
+            time.sleep(0.005)
+        hits += kill_at_work(process, rng.uniform(0, 0.1))
         process.communicate()
     return hits
+
+
+def files_of(folder):
+    """How many files are in the table's folders, committed or not."""
+    return sum(1 for _ in folder.rglob("warehouse/**/*.parquet"))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -32,10 +41,10 @@ def test_a_run_that_is_killed_again_and_again_goes_on_exactly(tmp_path, name):
         count = 1_500_000
     else:
         write_jsonl(tmp_path / name, range(count))
-    hits = run_until_done(tmp_path, rng, name, kills=4)
+    hits = kill_again_and_again(tmp_path, rng, name, kills=4)
     ended = backfill(tmp_path, name)
     assert ended.code == 0, ended.err
-    assert hits
+    assert hits, "no kill hit it at work"
     assert ended.json["rows_written"] + ended.json["already_written"] == count
     found = duckdb.sql(
         "select count(*), count(distinct rows_written), min(rows_written), max(rows_written) from read_parquet("
