@@ -157,7 +157,7 @@ def _written(table: TableReader, wanted: Export, sets: Mapping[str, Any], hidden
     target = str(hidden).replace("'", "''")
     with rows_of(rows, schema.names, as_kept=True) as log:
         try:
-            return int(log.execute(f"COPY ({query}) TO '{target}' ({_OPTIONS[wanted.format]})").fetchall()[0][0])
+            return int(log.tuples(f"COPY ({query}) TO '{target}' ({_OPTIONS[wanted.format]})")[0][0])
         except duckdb.IOException as error:
             raise OSError(str(error).splitlines()[0]) from error
 

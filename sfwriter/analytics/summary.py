@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sfwriter.analytics.window import Window
     from sfwriter.results import SummaryReport
+    from sfwriter.runtime.query import Log
     from sfwriter.storage.engine import TableReader
 
 TOP = 10
@@ -98,11 +99,11 @@ def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bo
     """The report; None where a number that is not finite spoils it."""
     reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
     with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
-        log.execute(_GROUPS)
-        if as_kept and log.execute(_SPOILED).fetchall()[0][0]:
+        log.tuples(_GROUPS)
+        if as_kept and log.tuples(_SPOILED)[0][0]:
             return None
-        executions, success, average, processed, written = log.execute(_TOTALS).fetchall()[0]
-        runs, run_success = log.execute(_RUNS).fetchall()[0]
+        executions, success, average, processed, written = log.tuples(_TOTALS)[0]
+        runs, run_success = log.tuples(_RUNS)[0]
         return {
             "report_available": True,
             "total_executions": executions,
@@ -110,19 +111,16 @@ def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bo
             "average_duration_secs": figure(average),
             "total_rows_processed": int(processed),
             "total_rows_written": int(written),
-            "phase_distribution": dict(log.execute(_PHASES).fetchall()),
+            "phase_distribution": dict(log.tuples(_PHASES)),
             "total_runs": runs,
             "run_success_rate_percent": run_success,
-            "slowest_steps": dicts(log, _SLOWEST),
-            "most_failing_steps": dicts(log, _FAILING),
+            "slowest_steps": _dicts(log, _SLOWEST),
+            "most_failing_steps": _dicts(log, _FAILING),
         }
 
 
-def dicts(log: Any, query: str) -> list[dict[str, Any]]:
-    """The rows of a query of this library's own."""
-    found = log.execute(query)
-    names = [column[0] for column in found.description]
-    return [dict(zip(names, map(figure, row), strict=True)) for row in found.fetchall()]
+def _dicts(log: Log, query: str) -> list[dict[str, Any]]:
+    return [{name: figure(value) for name, value in row.items()} for row in log.dicts(query)]
 
 
 _NOTHING: SummaryReport = {

@@ -69,9 +69,7 @@ def _trends(table: TableReader, window: Window) -> TrendsResult:
 def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bool) -> list[dict[str, Any]]:
     reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
     with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
-        found = log.execute(_QUERY, [window.since])
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        return log.dicts(_QUERY, [window.since])
 
 
 def _is_spoiled(row: dict[str, Any]) -> bool:

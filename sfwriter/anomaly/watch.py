@@ -119,7 +119,7 @@ class Watch:
         reader = self._table.scan(readable(stats.schema, COLUMNS), predicate)
         found: dict[tuple[str | None, str | None], Pipeline] = {}
         with rows_of(reader, COLUMNS) as log:
-            for pipeline_id, run_mode, step_name, *run in log.execute(_NEWEST).fetchall():
+            for pipeline_id, run_mode, step_name, *run in log.tuples(_NEWEST):
                 pipeline = found.setdefault((pipeline_id, run_mode), Pipeline())
                 pipeline.add(step_name, Run(*run))
         return found

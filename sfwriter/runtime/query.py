@@ -1,7 +1,7 @@
 """Rows of a table in DuckDB, for questions that group and sort.
 
 Receives: a stream of rows from a table of any engine.
-Produces: a DuckDB connection with the rows as the view `log`, to be read once.
+Produces: answers of DuckDB, with the rows as the view `log`, to be read once.
 Guarantees: columns that a table lacks are null; memory is bounded by `MEMORY`, beyond which DuckDB spills into
     a folder that goes with the connection; an error of DuckDB is a `WriterTableError`.
 Never does: take a user's text into a query.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sfwriter.exceptions import WriterError, WriterSchemaError, WriterTableError
-from sfwriter.interrupts import ctrl_c_told
+from sfwriter.interrupts import stoppable
 from sfwriter.schema import LOG_SCHEMA
 
 if TYPE_CHECKING:
@@ -65,9 +65,33 @@ def _reads_as(actual: pa.DataType, expected: pa.DataType) -> bool:
     return bool(pa.types.is_integer(actual) or pa.types.is_floating(actual) or pa.types.is_decimal(actual))
 
 
+class Log:
+    """Rows that can be asked for. Ctrl-C stops a query at once."""
+
+    def __init__(self, connection: Any) -> None:
+        """Ask this connection."""
+        self._connection = connection
+
+    def tuples(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of an answer."""
+        return self._asked(query, values)[1]
+
+    def dicts(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """All rows of an answer, by the names of its columns."""
+        names, rows = self._asked(query, values)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _asked(self, query: str, values: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
+        def ask() -> tuple[list[str], list[tuple[Any, ...]]]:
+            found = self._connection.execute(query, list(values))
+            return [column[0] for column in found.description], found.fetchall()
+
+        return stoppable(self._connection, ask)
+
+
 @contextmanager
-def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str], *, as_kept: bool = False) -> Iterator[Any]:
-    """A connection whose view `log` has these columns of the reader; those it lacks are null.
+def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str], *, as_kept: bool = False) -> Iterator[Log]:
+    """What answers queries of a view `log` with these columns of the reader; those it lacks are null.
 
     Args:
         reader: the rows.
@@ -86,8 +110,7 @@ def rows_of(reader: pa.RecordBatchReader, columns: Sequence[str], *, as_kept: bo
             connection.register("given", given)
             shown = ", ".join(_shown(reader.schema, name, as_kept=as_kept) for name in columns)
             connection.execute(f"CREATE TEMP VIEW log AS SELECT {shown} FROM given")  # noqa: S608  names of columns
-            with ctrl_c_told():
-                yield connection
+            yield Log(connection)
         except duckdb.Error as error:
             if failed:
                 raise failed[0] from None  # what went wrong below, and not that DuckDB could not go on
