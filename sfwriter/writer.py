@@ -27,6 +27,7 @@ from sfwriter.frames import MOST_WATCHED, Frames
 from sfwriter.ingest.gate import Gate, check_run_id
 from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.partitions import rules_with_partitions
+from sfwriter.ingest.refusals import of_no_mappings
 from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
 from sfwriter.maintenance.keeper import Keeper
@@ -523,7 +524,7 @@ class LogWriter(Questions):
             log_rows: as `write_log_rows` takes them.
 
         Raises:
-            WriterValidationError: it is nothing that holds rows.
+            WriterValidationError: it is nothing that holds rows, or one of them is no mapping.
             WriterTableError: the table cannot be read.
         """
         self._check_process()
@@ -532,8 +533,11 @@ class LogWriter(Questions):
             return self._watch.check(self._frames.watched(log_rows))
         read = self._read(log_rows)
         with self._gating:
-            rows = self._gate.judge(read, None, max_bytes=self._max_bytes).rows
-        return self._watch.check(rows)
+            judged = self._gate.judge(read, None, max_bytes=self._max_bytes)
+        refusal = of_no_mappings(judged.misfits)
+        if refusal is not None:
+            raise refusal
+        return self._watch.check(judged.rows)
 
     # ------------------------------------------------------------ the end
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sfwriter.ingest.encoded import Encoded, Fault
     from sfwriter.ingest.names import TableColumns
     from sfwriter.quality.builtin import Breach
+    from sfwriter.quality.verdict import Misfit
 
 SHOWN = 5
 """Bad rows that a message spells out."""
@@ -92,6 +93,20 @@ def _of_rows(encoded: Encoded, faults: Sequence[Fault], found: Sequence[Breach])
         validation_errors=entries,
         context={"row": entries[0]["row"], "bad_rows": len(entries), "rows": encoded.rows.num_rows},
         suggestions=["Mend the rows named in `validation_errors`.", _SET_ASIDE],
+    )
+
+
+def of_no_mappings(misfits: Sequence[Misfit]) -> WriterValidationError | None:
+    """What refuses rows that are none, where only questions are asked of them; None where there are none."""
+    found = [misfit for misfit in misfits if not misfit.column]
+    if not found:
+        return None
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return WriterValidationError(
+        f"Row {found[0].row} is {found[0].value}, not a mapping{more}.",
+        validation_errors=[{"row": misfit.row, "reasons": [f"{misfit.value} is not a mapping"]} for misfit in found],
+        context={"row": found[0].row, "bad_rows": len(found)},
+        suggestions=["Give each row as a dict of column names to values."],
     )
 
 

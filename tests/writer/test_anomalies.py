@@ -157,3 +157,11 @@ def test_numbers_that_ignore_let_through_are_no_history_and_never_an_error(open_
 
     [found] = writer.detect_anomalies([one(41, duration_secs=500.0)])["anomalies"]
     assert (found["type"], found["expected"]) == ("duration", pytest.approx(10.1, abs=0.2))
+
+
+def test_what_is_no_row_is_refused(open_writer):
+    writer = open_writer()
+    with pytest.raises(WriterValidationError, match=r"Row 1 is 3 \(int\), not a mapping, and 1 more") as caught:
+        writer.detect_anomalies([one(1), 3, None])
+    assert [entry["row"] for entry in caught.value.validation_errors] == [1, 2]
+    assert caught.value.suggestions
