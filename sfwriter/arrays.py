@@ -34,6 +34,9 @@ _STRICT = frozenset({pa.string(), pa.bool_()})
 _MAX_TEXT = 1 << 28
 """Characters, each of at most four bytes: offsets of 32 bits reach as far as 2 GiB."""
 
+_JOINED = 2_000
+"""Texts whose lengths are added up at once."""
+
 _SHARED_NULLS = 1 << 17
 _EXACT = 2**53
 """Up to here every integer is a double; pyarrow refuses those above, and arro3 would round them."""
@@ -125,11 +128,14 @@ def _is_safe(values: Sequence[Any], kind: pa.DataType) -> bool:
 
 
 def _is_short(values: Sequence[Any]) -> bool:
-    # At C's speed: a generator that asks for None took a quarter of the gate's time.
-    try:
-        count = sum(map(len, values))
-    except TypeError:
-        count = sum(map(len, filter(None, values)))
+    # Joining takes a quarter of the time of asking each for its length; in parts, so that it takes little memory.
+    count = 0
+    for start in range(0, len(values), _JOINED):
+        part = values[start : start + _JOINED]
+        try:
+            count += len("".join(part))
+        except TypeError:
+            count += len("".join(filter(None, part)))
     return count <= _MAX_TEXT
 
 

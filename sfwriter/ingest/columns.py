@@ -8,6 +8,7 @@ Never does: raise for a value.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -28,6 +29,7 @@ Misfits = list[tuple[int, Misfit]]
 """Position among the values, and why it does not fit."""
 
 _NONE = type(None)
+_AS_GIVEN = orjson.OPT_PASSTHROUGH_DATACLASS
 _UTC_KEYS = frozenset({"UTC", "Etc/UTC"})
 """Names under which `zoneinfo` has UTC; Arrow and polars give their datetimes such a zone."""
 
@@ -101,15 +103,13 @@ def _epoch_beside(value: datetime) -> datetime:
 
 
 def _objects(given: Sequence[Any], *, missing: bool) -> pa.Array | None:
-    dumps = orjson.dumps
-    option = orjson.OPT_PASSTHROUGH_DATACLASS
     # Decoded at once: orjson's bytes come out of large buffers, and keeping a thousand of them costs 2.7 µs
-    # each instead of 0.2.
-    texts = (
-        [None if value is None else dumps(value, option=option).decode() for value in given]
-        if missing
-        else [dumps(value, option=option).decode() for value in given]
-    )
+    # each instead of 0.2. By position: named arguments double the time.
+    dumps, decode = orjson.dumps, bytes.decode
+    if missing:
+        texts = [None if value is None else decode(dumps(value, None, _AS_GIVEN)) for value in given]
+    else:
+        texts = list(map(decode, map(dumps, given, repeat(None), repeat(_AS_GIVEN))))
     made = array_of(texts, pa.string())
     if not isinstance(made, pa.Array):
         return None
