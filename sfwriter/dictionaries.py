@@ -85,16 +85,44 @@ def _ordered(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     texts = given.take(used)
     if texts.nbytes > MOST_BYTES or pc.count_distinct(texts).as_py() < len(texts):
         return None
+    return _renumbered([chunk.indices for chunk in column.chunks], texts, used.to_pylist(), len(given))
+
+
+def numbered_texts(texts: Sequence[str | None], numbers: Sequence[pa.Array]) -> pa.ChunkedArray | None:
+    """A column of `few_texts`, from its texts as they came first and the places of its rows among them.
+
+    Args:
+        texts: all different, each of them used; None among them stands for null.
+        numbers: 32-bit places; null for null.
+
+    Returns:
+        None where the texts are many, or there is none.
+    """
+    used = [place for place, text in enumerate(texts) if text is not None]
+    if not used or len(used) > MOST_TEXTS:
+        return None
+    known = array_of([text for text in texts if text is not None], pa.string())
+    return None if known.nbytes > MOST_BYTES else _renumbered(numbers, known, used, len(texts))
+
+
+def _renumbered(numbers: Sequence[pa.Array], texts: pa.Array, used: Sequence[int], given: int) -> pa.ChunkedArray:
+    """The column whose dictionary has the texts in order.
+
+    Args:
+        numbers: of the rows: places, null for null.
+        texts: all different.
+        used: their places, in the same order.
+        given: how many places there are.
+    """
     order = pc.sort_indices(texts)
-    place: list[int | None] = [None] * len(given)
-    for new, old in enumerate(used.take(order).to_pylist()):
-        place[old] = new
+    place: list[int | None] = [None] * given
+    for new, old in enumerate(order.to_pylist()):
+        place[used[old]] = new
     moved = array_of(place, pa.int64()).cast(pa.int32())
     texts = texts.take(order)
     # Numbers that were looked at when they came need no second look: it takes twice the time.
     made = [
-        pa.DictionaryArray.from_arrays(pc.take(moved, chunk.indices, boundscheck=False), texts, safe=False)
-        for chunk in column.chunks
+        pa.DictionaryArray.from_arrays(pc.take(moved, chunk, boundscheck=False), texts, safe=False) for chunk in numbers
     ]
     return pa.chunked_array(made, FEW_TEXTS)
 

@@ -27,11 +27,12 @@ from sfwriter.ingest.encoded import Encoded, Fault, GrowingColumns, check_size
 from sfwriter.ingest.jsontext import bounded, original_text
 from sfwriter.ingest.kinds import LOG_KINDS, OPEN_TEXT, Kind, kind_of_values
 from sfwriter.ingest.names import CallNames, Fate, TableColumns
+from sfwriter.ingest.numbering import NumberedTexts
 from sfwriter.ingest.unreadable import Unreadable
 from sfwriter.ingest.values import Misfit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 CHUNK_ROWS = 2_000
 """Rows that are turned column by column at a time.
@@ -59,7 +60,7 @@ def encode_mappings(
     rest = iter(given)
     while chunk := list(islice(rest, CHUNK_ROWS)):
         work.take(chunk)
-        check_size(work.columns.nbytes, max_bytes)
+        check_size(work.nbytes, max_bytes)
     return work.finish()
 
 
@@ -70,12 +71,17 @@ class _Mappings:
         self.columns = GrowingColumns()
         self._names = names
         self._exact = exact
+        self._numbered: dict[str, NumberedTexts] = {}
         self._given: list[Any] = []
         self._keys: dict[Any, None] = {}
         self._new: dict[str, list[Any]] = {}
         self._extras: dict[str, None] = {}
         self._faults: list[Fault] = []
         self._stamped = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.columns.nbytes + sum(numbered.nbytes for numbered in self._numbered.values())
 
     def take(self, chunk: list[Any]) -> None:
         start = len(self._given)
@@ -132,18 +138,35 @@ class _Mappings:
             self._stamped = self._stamped or any(value is not None for value in values)
 
     def _fill(self, name: str, kind: Kind, values: Sequence[Any], start: int) -> None:
+        if name in _FEW_TEXTS and self._is_numbered(name, values, start):
+            return
         array, misfits = build_column(values, kind, exact=self._exact)
         self.columns.add(name, kind, start, array)
         self._faults.extend(
             Fault(start + place, name, values[place], misfit.reason, kind.expected) for place, misfit in misfits
         )
 
+    def _is_numbered(self, name: str, values: Sequence[Any], start: int) -> bool:
+        if start == 0 and len(values) == CHUNK_ROWS:
+            self._numbered[name] = NumberedTexts()
+        numbered = self._numbered.get(name)
+        if numbered is None:
+            return False
+        if numbered.take(values, start):
+            return True
+        del self._numbered[name]
+        if start:
+            self.columns.add(name, LOG_KINDS[name], 0, numbered.plain())
+        return False
+
     def finish(self) -> Encoded:
         for name, values in self._new.items():
             self._fill(name, kind_of_values(values) or OPEN_TEXT, values, 0)
         given = self._given
+        for name, numbered in self._numbered.items():
+            self.columns.add(name, LOG_KINDS[name], 0, numbered.column(len(given)))
         return Encoded(
-            rows=_with_few_texts(self.columns.table(len(given), self._extras)),
+            rows=_with_few_texts(self.columns.table(len(given), self._extras), but=self._numbered),
             faults=sorted(self._faults, key=lambda fault: fault.row),
             original=given.__getitem__,
             actual=lambda: _types_of(given),
@@ -217,11 +240,13 @@ def encode_table(given: pa.Table, columns: TableColumns, *, exact: bool) -> Enco
     )
 
 
-def _with_few_texts(table: pa.Table) -> pa.Table:
-    """The table with texts of few values dictionary encoded, whoever brought them."""
+def _with_few_texts(table: pa.Table, but: Container[str] = ()) -> pa.Table:
+    """The table with texts of few values dictionary encoded, whoever brought them; some columns are so already."""
     if table.num_rows < LEAST_ROWS:
         return table
     for name in _FEW_TEXTS:
+        if name in but:
+            continue
         place, column = table.schema.get_field_index(name), table.column(name)
         few = few_texts(column)
         if few is not column:

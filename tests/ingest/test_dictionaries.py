@@ -1,5 +1,6 @@
 """Texts of few values travel dictionary encoded, and nobody can tell from what is written."""
 
+import enum
 import json
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sfwriter import LogWriter, WriterConfig
 from sfwriter.dictionaries import FEW_TEXTS, LEAST_ROWS, MOST_TEXTS, alike, plain_table, taken_over
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
+from sfwriter.ingest.encode import CHUNK_ROWS
 from sfwriter.ingest.gate import Gate
 from sfwriter.testing.rows import log_table
 
@@ -199,3 +201,59 @@ def test_files_keep_their_dictionaries_however_many_batches_they_join(tmp_path):
         assert pages < 3 * group.num_rows + 40 * 300
         steps = columns["step_name"].statistics
         assert (steps.min, steps.max) == ("clean_customers", "join_orders_customers")
+
+
+class Phase(str, enum.Enum):
+    BRONZE = "bronze"
+
+
+COLUMNS = {
+    "few": lambda number: f"text {number % 3}",
+    "none": lambda _number: None,
+    "some": lambda number: "text" if number % 2 else None,
+    "late": lambda number: "text" if number > 2 * CHUNK_ROWS else None,
+    "early": lambda number: "text" if number < 5 else None,
+    "many": lambda number: f"text {number}",
+    "many later": lambda number: f"text {max(number, CHUNK_ROWS)}",
+    "empty": lambda number: "" if number % 2 else "ü",
+    "long": lambda number: "x" * 500 + str(number % 900),
+}
+
+
+@pytest.mark.parametrize("holes", [False, True], ids=["None", "no key"])
+@pytest.mark.parametrize("count", [CHUNK_ROWS - 1, CHUNK_ROWS, LEAST_ROWS - 1, LEAST_ROWS, 3 * CHUNK_ROWS + 1])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_dicts_and_arrow_columns_are_the_same_batch(name, count, holes):
+    made = COLUMNS[name]
+    texts = [made(number) for number in range(count)]
+    errors = pa.array(texts, pa.string())
+    table = pa.table({"phase": ["gold"] * count, "step_name": ["s"] * count, "error_message": errors})
+    rows = table.to_pylist()
+    if holes:
+        rows = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    one, other = Gate().encode(table, "r"), Gate().encode(rows, "r")
+    assert one.rows.drop(["run_id"]).schema == other.rows.drop(["run_id"]).schema
+    assert one.rows.equals(other.rows)
+    assert one.digest == other.digest
+
+
+@pytest.mark.parametrize("place", [0, CHUNK_ROWS + 1, 3 * CHUNK_ROWS])
+@pytest.mark.parametrize("odd", [7, True, ["text"], {"a": 1}, "\ud800", b"text"])
+def test_what_is_no_text_is_found_wherever_it_stands(odd, place):
+    rows = [{"phase": "gold", "step_name": f"s{number % 3}"} for number in range(3 * CHUNK_ROWS + 1)]
+    rows[place] = {**rows[place], "step_name": odd}
+    with pytest.raises(WriterSchemaError) as caught:
+        Gate().encode(rows)
+    assert [entry["row"] for entry in caught.value.validation_errors] == [place]
+    gated = Gate("lenient").admit(rows)
+    if gated.quarantined:
+        assert (gated.accepted, gated.quarantined) == (len(rows) - 1, 1)
+    else:
+        assert odd == 7
+        assert gated.batch.rows.column("step_name")[place].as_py() == "7"
+
+
+def test_members_of_an_enumeration_are_their_texts():
+    rows = [{"phase": Phase.BRONZE if number % 2 else "bronze", "step_name": "s"} for number in range(LEAST_ROWS)]
+    for members in (rows, rows[1:]):
+        assert set(Gate().encode(members).rows.column("phase").to_pylist()) == {"bronze"}
