@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from actors.wire import Ack, Share
     from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Command, Event, Refused
+    from sfwriter.storage.engine import Table
 
 DIRECT = "direct"
 """The client that those are taken for who give rows without one and without a producer id."""
@@ -114,18 +115,19 @@ class Coordinator:
         self._limits = replace(flow_limits(config), stage_timeout_s=STAGE_TIMEOUT_S)
         self._machine = Machine(self._limits, name=f"{self._life}-", seed=uuid.uuid4().int)
         engine = DeltaRsEngine()
+
+        def further(name: str) -> Table:
+            return engine.open(further_table_spec(config, name))
+
         log_spec, quarantine_spec = log_table_spec(config), quarantine_table_spec(config)
         self._log_table, self._quarantine_table = log_spec.name, quarantine_spec.name
-        self._tables = OpenTables(
-            (engine.open(log_spec), engine.open(quarantine_spec)),
-            lambda name: engine.open(further_table_spec(config, name)),
-        )
+        self._tables = OpenTables((engine.open(log_spec), engine.open(quarantine_spec)), further)
         self._threads: dict[str, ThreadPoolExecutor] = {}
         for calls in self._tables:
             # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
             with contextlib.suppress(WriterError):
                 calls.table.stats()
-        self._direct = Direct(config, self._tables.of(self._log_table).table, self._clock)
+        self._direct = Direct(config, self._tables.of(self._log_table).table, further, self._clock)
         self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
         self._count = itertools.count()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.anomaly.watch import Watch
+from sfwriter.anomaly.watches import Watches
 from sfwriter.exceptions import WriterError, WriterSchemaError
 from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.partitions import rules_with_partitions
@@ -16,6 +16,8 @@ from sfwriter.runtime.routing import routed
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sfwriter.batch import EncodedBatch
     from sfwriter.clock import Clock
     from sfwriter.config import WriterConfig
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 class Direct:
     """What a client does on its own side. Its calls go to `thread`, one at a time."""
 
-    def __init__(self, config: WriterConfig, log_table: Table, clock: Clock) -> None:
-        """Prepare; the table is looked at, and may be missing or unreadable."""
+    def __init__(self, config: WriterConfig, log_table: Table, further: Callable[[str], Table], clock: Clock) -> None:
+        """Prepare; the table is looked at, and may be missing or unreadable. `further` opens others."""
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._config = config
         self._clock = clock
@@ -48,7 +50,7 @@ class Direct:
         )
         self._gate = gate if schema is None else gate.with_schema(schema)
         self._examiner = Examiner(config, rules)
-        self._watch = Watch(log_table, clock)
+        self._watches = Watches(lambda name: log_table if name == config.table_fqn else further(name), clock)
 
     def admit(self, rows: Any, run_id: str | None) -> tuple[Gated, EncodedBatch, Findings, float]:
         """What the gate says, the batch with what is committed beside it, what was found out, and the seconds it took.
@@ -73,14 +75,17 @@ class Direct:
 
     def remember(self, gated: Gated) -> None:
         """Rows that are committed belong to the history of their steps."""
-        self._watch.remember(gated.batch.rows)
+        self._watches.remember(self._by_table(gated.batch.rows))
 
     def _anomalies(self, gated: Gated) -> Any:
         try:
-            return self._watch.check(gated.batch.rows)
+            return self._watches.check(self._by_table(gated.batch.rows))
         except WriterError as error:  # which fails no write
             self._log.warning("{}: anomalies not looked for: {}", self._table.spec.name, error.message)
             return None
+
+    def _by_table(self, rows: Any) -> dict[str, Any]:
+        return {self._config.table_fqn: rows} if self.router is None else self.router.by_table(rows)
 
     def _know_columns(self) -> bool:
         schema = self._schema()

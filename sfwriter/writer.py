@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 
-from sfwriter.anomaly.watch import Watch
+from sfwriter.anomaly.watches import Watches
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
@@ -53,7 +53,7 @@ from sfwriter.runtime.identity import Identity, identity_of
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.reading import read_rows
 from sfwriter.runtime.replay import QuarantineReplay
-from sfwriter.runtime.routing import replaced_tables, routed, tables_of
+from sfwriter.runtime.routing import replaced_tables, routed, rows_by_table, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
         WriteResult,
     )
     from sfwriter.runtime.channel import Channel, Receipt
-    from sfwriter.storage.engine import Engine, TableStats
+    from sfwriter.storage.engine import Engine, Table, TableStats
 
 _LOGGED = ("run_id", "batch_id", "version", "rows_written", "quarantined_rows", "already_written", "duration_secs")
 """Keys of a result that its log record has as structured fields."""
@@ -172,7 +172,7 @@ class LogWriter(Questions):
         )
         self._columns: pa.Schema | None = None
         self._know_columns(stats)
-        self._watch = Watch(self._log_table, self._clock)
+        self._watches = Watches(self._table_of, self._clock)
         self._maintainer = Maintainer(
             self._log_table,
             self._clock,
@@ -530,14 +530,14 @@ class LogWriter(Questions):
         self._check_process()
         if is_frame(log_rows):
             self._check_frames()
-            return self._watch.check(self._frames.watched(log_rows))
+            return self._watches.check({self.config.table_fqn: self._frames.watched(log_rows)})
         read = self._read(log_rows)
         with self._gating:
             judged = self._gate.judge(read, None, max_bytes=self._max_bytes)
         refusal = of_no_mappings(judged.misfits)
         if refusal is not None:
             raise refusal
-        return self._watch.check(judged.rows)
+        return self._watches.check(self._by_table(judged.rows))
 
     # ------------------------------------------------------------ the end
 
@@ -689,26 +689,32 @@ class LogWriter(Questions):
 
     def _anomalies_of(self, gated: Gated) -> AnomalyResult | None:
         """What is unusual about the rows; None where that could not be found out, which fails no write."""
-        rows = _watched_rows(gated)
-        if rows is None:
+        tables = self._watched_rows(gated)
+        if tables is None:
             self._log.warning(
                 "{}: anomalies not looked for: the frame has more than {} rows", self._log_table.spec.name, MOST_WATCHED
             )
             return None
         try:
-            return self._watch.check(rows)
+            return self._watches.check(tables)
         except WriterError as error:
             self._log.warning("{}: anomalies not looked for: {}", self._log_table.spec.name, error.message)
             return None
+
+    def _watched_rows(self, gated: Gated) -> Mapping[str, pa.Table] | None:
+        """The accepted rows as those see them who look for anomalies, by table; None where they are too many."""
+        if isinstance(gated, FrameGated):
+            return None if gated.watched is None else {self.config.table_fqn: gated.watched}
+        return rows_by_table(self.config, gated.batch)
 
     def _settle(self, future: Call, done: Future[Receipt], gated: Gated, findings: Findings, started: float) -> None:
         # The two futures hold each other, and the rows: whoever keeps the result must not keep those.
         future.delivery = None
         error = done.exception()
         if error is None:
-            rows = _watched_rows(gated)
-            if findings.anomalies is not None and rows is not None:
-                self._watch.remember(rows)
+            tables = self._watched_rows(gated)
+            if findings.anomalies is not None and tables is not None:
+                self._watches.remember(tables)
             future.set_result(self._result(gated, findings, done.result(), started))
             return
         self._metrics.failed(self._clock.monotonic() - started)
@@ -802,6 +808,14 @@ class LogWriter(Questions):
             return gated
         return replace(gated, batch=routed(self.config, gated.batch, self._router))
 
+    def _by_table(self, rows: pa.Table) -> Mapping[str, pa.Table]:
+        return {self.config.table_fqn: rows} if self._router is None else self._router.by_table(rows)
+
+    def _table_of(self, name: str) -> Table:
+        if name == self.config.table_fqn:
+            return self._log_table
+        return self._engine.open(further_table_spec(self.config, name))
+
     def _admit(self, rows: Any, run_id: str | None, made_run_id: str | None) -> Gated:
         if isinstance(rows, pa.Table):
             return self._gate.admit(rows, run_id, made_run_id=made_run_id, max_bytes=self._max_bytes)
@@ -855,11 +869,6 @@ def _made_files(gated: Gated) -> MadeFiles | None:
     if not isinstance(gated, FrameGated) or gated.staged is None:
         return None
     return MadeFiles(gated.staged, gated.staged_rows)
-
-
-def _watched_rows(gated: Gated) -> pa.Table | None:
-    """The accepted rows as those see them who look for anomalies; None where they are too many."""
-    return gated.watched if isinstance(gated, FrameGated) else gated.batch.rows
 
 
 def _embedded_engine() -> Engine:

@@ -15,6 +15,8 @@ from sfwriter.modes import WriteMode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pyarrow as pa
+
     from sfwriter.batch import EncodedBatch
     from sfwriter.config import WriterConfig
     from sfwriter.ingest.routes import Router
@@ -30,14 +32,24 @@ def routed(config: WriterConfig, batch: EncodedBatch, router: Router) -> Encoded
     return replace(batch, rows=own, beside={**batch.beside, **tables})
 
 
+def rows_by_table(config: WriterConfig, batch: EncodedBatch) -> dict[str, pa.Table]:
+    """The log's tables that the batch has rows for, and these rows."""
+    tables = {**batch.beside, config.table_fqn: batch.rows}
+    tables.pop(_quality_table(config), None)
+    return {name: rows for name, rows in tables.items() if rows.num_rows}
+
+
+def _quality_table(config: WriterConfig) -> str:
+    return f"{config.table_schema}.{config.quality_table_name}"
+
+
 def replaced_tables(config: WriterConfig, batch: EncodedBatch) -> frozenset[str]:
     """The tables whose rows the batch replaces: those that it has rows for; without patterns the configured one."""
     if config.write_mode is not WriteMode.OVERWRITE:
         return frozenset()
     if not config.is_routed:
         return frozenset({config.table_fqn})
-    quality = f"{config.table_schema}.{config.quality_table_name}"
-    return frozenset({*batch.beside, *([config.table_fqn] if batch.rows.num_rows else [])} - {quality})
+    return frozenset(rows_by_table(config, batch))
 
 
 def tables_of(config: WriterConfig, batch: EncodedBatch, receipt: Receipt | None) -> dict[str, Any]:
@@ -48,11 +60,11 @@ def tables_of(config: WriterConfig, batch: EncodedBatch, receipt: Receipt | None
     already = receipt is not None and receipt.already
     log_table = config.table_fqn
     versions: Mapping[str, int] = {} if receipt is None else {**receipt.beside, log_table: receipt.version}
-    filled = {name: rows.num_rows for name, rows in {**batch.beside, log_table: batch.rows}.items() if rows.num_rows}
-    filled.pop(f"{config.table_schema}.{config.quality_table_name}", None)
+    filled = rows_by_table(config, batch)
     if len(filled) > 1:
         tables = {
-            name: {"rows": 0 if already else rows, "version": versions.get(name)} for name, rows in filled.items()
+            name: {"rows": 0 if already else rows.num_rows, "version": versions.get(name)}
+            for name, rows in filled.items()
         }
         return {"table_fqn": None, "version": None, "tables": tables}
     name = next(iter(filled), log_table)

@@ -165,3 +165,22 @@ def test_what_is_no_row_is_refused(open_writer):
         writer.detect_anomalies([one(1), 3, None])
     assert [entry["row"] for entry in caught.value.validation_errors] == [1, 2]
     assert caught.value.suggestions
+
+
+def test_rows_are_compared_with_the_table_that_their_name_gives(open_writer):
+    writer = open_writer(table_name_pattern="{schema}.{pipeline_id}_log", enable_anomaly_detection=True)
+    for pipeline, scale in (("p", 1.0), ("q", 100.0)):
+        writer.write_log_rows(
+            [one(number, pipeline_id=pipeline, duration_secs=scale * (10 + number % 3)) for number in range(20)]
+        )
+    # What is usual for one is far out for the other.
+    usual = [one(20, pipeline_id="p"), one(20, pipeline_id="q", duration_secs=1100.0)]
+    assert not writer.detect_anomalies(usual)["anomalies_detected"]
+    result = writer.write_log_rows(
+        [one(21, pipeline_id="p", duration_secs=1100.0), one(21, pipeline_id="q", duration_secs=1100.0)]
+    )
+    assert [found["pipeline_id"] for found in result["anomalies"]["anomalies"]] == ["p"]
+    assert result["table_fqn"] is None
+    # Another process knows it from the tables.
+    again = open_writer(table_name_pattern="{schema}.{pipeline_id}_log").detect_anomalies(usual)
+    assert (again["anomalies_detected"], again["history_too_short"]) == (False, [])
