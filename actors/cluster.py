@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 _ADDRESS = re.compile(r"--address='([^']+)'")
 """In what `ray start` says of how other nodes join."""
 _SAID_BYTES = 1 << 16
+_SETTINGS = b"\x00\x00\x00\x04"
+"""A frame's length, and the type that is the first to come from either side (RFC 9113, 3.4)."""
+_HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS + bytes(5)
+
+ANSWER_TIMEOUT_S = 10.0
+"""For the first words of a server that took the connection."""
 
 START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 2.0
@@ -56,6 +62,12 @@ def join_ray(*, pass_by_strangers: bool = False) -> bool:
             raise WriterError(
                 f"nothing answers at RAY_ADDRESS={named!r}",
                 suggestions=["start that Ray, or unset RAY_ADDRESS"],
+                code="unreachable",
+            )
+        if "://" not in named and not _speaks_http2(named):
+            raise WriterError(
+                f"what answers at RAY_ADDRESS={named!r} is no Ray",
+                suggestions=["give the address that `ray start --head` printed, or unset RAY_ADDRESS"],
                 code="unreachable",
             )
         if "://" not in named and _refuses(named):
@@ -116,6 +128,22 @@ def _listens(address: str) -> bool:
             return True
     except (OSError, ValueError):
         return False
+
+
+def _speaks_http2(address: str) -> bool:
+    """Whether the server there opens as gRPC's do; Ray itself would try each other server for minutes."""
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return True  # nothing is said in the open
+    host, _, port = address.rpartition(":")
+    said = b""
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_TIMEOUT_S) as connection:
+            connection.sendall(_HTTP2_OPENING)
+            while len(said) < len(_SETTINGS) and (more := connection.recv(64)):
+                said += more
+    except OSError:
+        return False
+    return said[3 : len(_SETTINGS)] == _SETTINGS[3:]
 
 
 def start_ray() -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,6 +87,16 @@ def test_a_ray_that_does_not_answer_is_no_service_that_does_not_run(
     answer = sfwriter(command)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "nothing answers at RAY_ADDRESS" in answer.stderr
+
+
+def test_another_server_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.server_port}")
+        answer = sfwriter("status")
+        server.shutdown()
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "is no Ray; give the address that `ray start --head` printed" in answer.stderr
 
 
 @pytest.mark.ray
