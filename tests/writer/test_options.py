@@ -93,7 +93,7 @@ def test_parallel_write_threads_batches_are_staged_at_once(open_writer, threads)
         assert sum(call.result(10)["rows_written"] for call in calls) == 50
 
 
-@pytest.mark.parametrize(("linger_ms", "jobs"), [(400, 2), (0, 6)])
+@pytest.mark.parametrize(("linger_ms", "jobs"), [(2_000, 2), (0, 6)])
 def test_small_calls_linger_for_company_while_a_commit_is_running(open_writer, row, linger_ms, jobs) -> None:
     engine = FaultyEngine(MemoryEngine())
     writer = open_writer(engine=engine, linger_ms=linger_ms)
