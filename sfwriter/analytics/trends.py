@@ -7,9 +7,11 @@ UTC's. A row whose `success` is null did not succeed.
 
 from __future__ import annotations
 
+from datetime import date
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from sfwriter.ingest.values import EPOCH, MICROSECOND
 from sfwriter.runtime.query import TIMES, figure, readable, rows_of, twice
 
 if TYPE_CHECKING:
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 _COLUMNS = (*TIMES, "success", "duration_secs", "validation_rate", "rows_processed", "rows_written")
 
-# One pass: the whole window and each of its days.
+_YEAR_1_US = 62_135_596_800_000_000
+"""From the first day of year 1, which `date` counts from, to 1970."""
+
+# One pass: the whole window and each of its days. In whole numbers: days as texts, and differences of times, took two
+# thirds of the query's time.
 _QUERY = f"""
     SELECT day,
            count(*) AS executions,
@@ -38,8 +44,8 @@ _QUERY = f"""
            coalesce(sum(rows_written), 0)::HUGEINT AS written,
            grouping(day) AS whole
     FROM (
-        SELECT *, strftime(moment, '%Y-%m-%d') AS day, epoch(moment - $1) / 86400.0 AS days
-        FROM (SELECT *, coalesce({", ".join(TIMES)}) AS moment FROM log)
+        SELECT *, (micros + {_YEAR_1_US}) // 86_400_000_000 + 1 AS day, (micros - $1) / 86_400e6 AS days
+        FROM (SELECT *, epoch_us(coalesce({", ".join(TIMES)})) AS micros FROM log)
     )
     GROUP BY GROUPING SETS ((), (day)) ORDER BY whole DESC, day
 """  # noqa: S608  names of columns
@@ -69,7 +75,7 @@ def _trends(table: TableReader, window: Window) -> TrendsResult:
 def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bool) -> list[dict[str, Any]]:
     reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
     with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
-        return log.dicts(_QUERY, [window.since])
+        return log.dicts(_QUERY, [(window.since - EPOCH) // MICROSECOND])
 
 
 def _is_spoiled(row: dict[str, Any]) -> bool:
@@ -102,7 +108,7 @@ def _of(whole: dict[str, Any] | None, days: list[dict[str, Any]], *, available: 
 
 def _day(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "date": row["day"],
+        "date": date.fromordinal(row["day"]).isoformat(),
         "total_executions": row["executions"],
         "success_rate_percent": row["success_rate_percent"],
         "average_duration_secs": row["mean"],
