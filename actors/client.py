@@ -29,6 +29,7 @@ from actors.options import (
     PARCELS_IN_FLIGHT,
     actor_name,
 )
+from actors.spark_table import engine_of
 from actors.window import Window
 from actors.wire import Ack, Entry, Parcel, Payload, cause_of, pack
 from sfwriter.batch import Token
@@ -82,7 +83,7 @@ class RemoteChannel:
             window_bytes: Arrow bytes that may be unsettled.
             on_full: `block` or `raise`.
         """
-        self._service = service
+        self.service = service
         self.coordinator = coordinator
         self._identity = identity
         self._sender = config.producer_id
@@ -130,7 +131,7 @@ class RemoteChannel:
             self._outbounds[future] = outbound
             self._peak = max(self._peak, self._window.held_bytes)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"sfwriter-{self._service}", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=f"sfwriter-{self.service}", daemon=True)
                 self._thread.start()
             self._hurried = self._hurried and delivery.patient
             self._changed.notify_all()
@@ -237,7 +238,7 @@ class RemoteChannel:
             try:
                 self._send_ready()
             except Exception as error:
-                log.exception("the client of service %s cannot go on", self._service)
+                log.exception("the client of service %s cannot go on", self.service)
                 self._fail_all(error)
 
     def _wait_for(self) -> float | None:
@@ -337,7 +338,7 @@ class RemoteChannel:
         if self._is_gone():
             self._fail_all(error)
             return
-        log.info("the coordinator of service %s is away; %d batches are sent again", self._service, len(outbounds))
+        log.info("the coordinator of service %s is away; %d batches are sent again", self.service, len(outbounds))
         with self._changed:
             self._retries += 1
             self._window.lost(outbounds)
@@ -350,7 +351,7 @@ class RemoteChannel:
         if not ray.is_initialized():
             return True
         try:
-            self.coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
+            self.coordinator = ray.get_actor(actor_name(self.service, "coordinator"), namespace=NAMESPACE)
         except Exception:  # noqa: BLE001  Ray itself may be gone
             return True
         return False
@@ -370,7 +371,7 @@ class RemoteChannel:
                 self._window.drop(outbound)
             self._changed.notify_all()
         for outbound in failed:
-            outbound.future.set_exception(_unanswered(self._service, outbound, cause))
+            outbound.future.set_exception(_unanswered(self.service, outbound, cause))
 
     # ------------------------------------------------------------ small things
 
@@ -382,10 +383,10 @@ class RemoteChannel:
                 return ray.get(getattr(self.coordinator, method).remote(*args), timeout=CALL_TIMEOUT_S)
             except RayActorError as error:  # noqa: PERF203  it waits out a restart
                 if self._is_gone() or self._clock.monotonic() > deadline:
-                    raise _away(self._service, error) from error
+                    raise _away(self.service, error) from error
                 self._clock.sleep(RESEND_AFTER_S)
             except GetTimeoutError as error:
-                raise _away(self._service, error) from error
+                raise _away(self.service, error) from error
             except RayTaskError as error:
                 raise cause_of(error) from None
 
@@ -395,7 +396,7 @@ class RemoteChannel:
 
     def _full(self, nbytes: int) -> WriterPerformanceError:
         return WriterPerformanceError(
-            f"the window of {self._window_bytes} bytes to service {self._service!r} is full "
+            f"the window of {self._window_bytes} bytes to service {self.service!r} is full "
             f"({self._window.held_bytes} bytes are not settled); nothing of a batch of {nbytes} bytes is written",
             context={"needed_bytes": nbytes, "window_bytes": self._window_bytes},
             suggestions=["try again later, or connect with on_full='block' and a longer queue_timeout_secs"],
@@ -409,7 +410,7 @@ class LogClient(LogWriter):
     def __init__(self, config: WriterConfig, channel: RemoteChannel) -> None:
         """Write through a channel to a service, with that service's configuration."""
         self._remote = channel
-        self._begin(config, None, None, None)
+        self._begin(config, None, engine_of(channel.service, config), None)
 
     def _open_keeper(self) -> None:
         """The service cares for its tables itself."""

@@ -26,6 +26,7 @@ from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
 from actors.priority import come_to_the_front
 from actors.shares import Clients
+from actors.spark_table import engine_of
 from actors.wire import Entry, Parcel, Payload, Slice, pack
 from sfwriter import __version__
 from sfwriter.batch import Token
@@ -56,7 +57,6 @@ from sfwriter.runtime.identity import identity_of
 from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.routing import replaced_tables, tables_of
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
-from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from actors.wire import Ack, Share
     from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Command, Event, Refused
-    from sfwriter.storage.engine import Table
+    from sfwriter.storage.engine import Table, TableSpec
 
 DIRECT = "direct"
 """The client that those are taken for who give rows without one and without a producer id."""
@@ -114,7 +114,7 @@ class Coordinator:
         self._born = self._clock.now()
         self._limits = replace(flow_limits(config), stage_timeout_s=STAGE_TIMEOUT_S)
         self._machine = Machine(self._limits, name=f"{self._life}-", seed=uuid.uuid4().int)
-        engine = DeltaRsEngine()
+        engine = engine_of(service, config)
 
         def further(name: str) -> Table:
             return engine.open(further_table_spec(config, name))
@@ -311,6 +311,7 @@ class Coordinator:
         return {
             **self._figures.look(),
             "life": self._life,
+            "engine": self._config.engine,
             "writer_deaths_total": self._pool.deaths,
             "in_flight_bytes": machine.budget.used,
             "budget_bytes": machine.budget.total,
@@ -460,7 +461,8 @@ class Coordinator:
             share = next(share for share in held.entry.shares if share.table == table)
             slices = work.setdefault(id(held.payload), (held.payload, []))[1]
             slices.append(Slice(token, share.stream, share.offset, share.rows, share.nbytes))
-        event = await self._pool.stage(command.job, self._tables.of(command.table).table.spec, list(work.values()))
+        spec = _staging_spec(self._tables.of(command.table).table)
+        event = await self._pool.stage(command.job, spec, list(work.values()))
         if isinstance(event, StagingFailed) and any(
             self._holder(ticket, token) is not used.get(token) for ticket, token in command.batches
         ):
@@ -531,6 +533,12 @@ class Coordinator:
 
     def _heard_of(self, client: str, producer_id: str | None) -> Client:
         return self._clients.heard_of(client, self._clock.monotonic(), self._config.weight_of(producer_id))
+
+
+def _staging_spec(table: Table) -> TableSpec:
+    """By which a table's rows are staged elsewhere: where Spark writes them once more, it divides them."""
+    spec: TableSpec = getattr(table, "staging_spec", table.spec)
+    return spec
 
 
 CoordinatorActor = ray.remote(Coordinator)

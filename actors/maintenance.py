@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.options import CALL_TIMEOUT_S, CARE_EVERY_S, NAMESPACE, NICE, REST, actor_name
+from actors.spark_table import engine_of
 from sfwriter.clock import SystemClock
 from sfwriter.limits import process_memory
 from sfwriter.maintenance.keeper import WRITES_PER_LOOK, join_small_files
 from sfwriter.maintenance.maintainer import Maintainer
 from sfwriter.runtime.blueprint import further_table_spec, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.telling import Teller
-from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Maintenance:
         """
         self._service = service
         self._config = config
-        self._engine = DeltaRsEngine()
+        self._engine = engine_of(service, config)
         self._clock = SystemClock()
         self._one = threading.Lock()
         self._state = threading.Lock()

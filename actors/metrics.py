@@ -13,6 +13,7 @@ from ray.util.metrics import Counter, Gauge
 
 from actors.exposition import COUNTERS, GAUGES
 from actors.options import CALL_TIMEOUT_S, HISTORY_S, NAMESPACE, SNAPSHOT_EVERY_S, actor_name
+from actors.spark_table import ask as ask_spark
 from sfwriter.clock import SystemClock
 from sfwriter.limits import process_memory
 
@@ -66,6 +67,7 @@ class Metrics:
         self._newest: dict[str, Any] = {}
         self._writers_memory: dict[str, int | None] | None = None
         self._said_of_care: dict[str, Any] | None = None
+        self._spark_memory: int | None = None
         self._history: deque[tuple[float, dict[str, Any]]] = deque(maxlen=int(HISTORY_S / SNAPSHOT_EVERY_S))
         threading.Thread(target=self._keep_looking, name="metrics", daemon=True).start()
 
@@ -121,6 +123,10 @@ class Metrics:
             return
         care = self._care(asked, LOOK_TIMEOUT_S if everybody else CARE_READ_TIMEOUT_S)
         memory = {**memory, "coordinator": look["memory_bytes"], "metrics": process_memory().own}
+        if look["engine"] == "spark":
+            host = ask_spark(self._service) if everybody else None
+            self._spark_memory = self._spark_memory if host is None else host["memory_bytes"]
+            memory["spark"] = self._spark_memory
         if care is not None:
             care = dict(care)
             memory["maintenance"] = care.pop("memory_bytes")

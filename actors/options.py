@@ -84,6 +84,11 @@ def maintenance_options(service: str) -> dict[str, Any]:
     }
 
 
+def spark_options(service: str) -> dict[str, Any]:
+    """As the coordinator. Its calls are not repeated: whoever made one knows whether that does harm."""
+    return {**coordinator_options(service), "name": actor_name(service, "spark"), "max_concurrency": 32}
+
+
 def writer_options(service: str, which: str) -> dict[str, Any]:
     """Owned by the coordinator, so it dies with it; never restarted: a new one takes its place."""
     return {

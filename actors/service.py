@@ -24,7 +24,10 @@ from actors.options import (
     coordinator_options,
     maintenance_options,
     metrics_options,
+    spark_options,
 )
+from actors.spark_host import SparkActor
+from actors.spark_table import SparkCalls
 from actors.wire import cause_of
 from sfwriter import __version__
 from sfwriter.clock import SystemClock
@@ -32,6 +35,8 @@ from sfwriter.config import WriterConfig
 from sfwriter.exceptions import WriterConfigurationError, WriterError
 from sfwriter.runtime.blueprint import log_table_spec, warehouse_url
 from sfwriter.runtime.examining import rules_of
+from sfwriter.spark.installed import check_java, check_versions
+from sfwriter.storage.delta_read import columns_of
 from sfwriter.storage.delta_rs import DeltaRsEngine
 
 if TYPE_CHECKING:
@@ -73,7 +78,7 @@ class Service:
 
         Raises:
             WriterConfigurationError: the service of this name runs with another configuration; the
-                error shows the differences.
+                error shows the differences. Or Spark is the engine, and Java, Spark or Delta are missing.
             WriterError: Ray or the service could not be started.
         """
         if config is not None and not isinstance(config, WriterConfig):
@@ -84,9 +89,18 @@ class Service:
         config = _absolute(config or WriterConfig())
         _check_name(name)
         # What cannot be read, and rules that are none, are said here and not by an actor.
-        rules_of(config, DeltaRsEngine().open(log_table_spec(config)).stats().schema, SystemClock().now)
-        started_ray = None if join_ray(pass_by_strangers=True) else start_ray()
+        spec, by_spark = log_table_spec(config), config.engine == "spark"
+        found = columns_of(spec) if by_spark else DeltaRsEngine().open(spec).stats().schema
+        rules_of(config, found, SystemClock().now)
+        started_ray = None
+        if not join_ray(pass_by_strangers=True):
+            if by_spark:  # which will run on this machine, then
+                check_versions()
+                check_java()
+            started_ray = start_ray()
         try:
+            if by_spark:
+                _start_spark(name, config)
             made = cast("Any", CoordinatorActor).options(**coordinator_options(name))
             coordinator = made.remote(name, config, started_ray, origins)
             running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
@@ -159,6 +173,7 @@ class Service:
         coordinator = self._look_at("coordinator", clock, reasons)
         metrics = self._look_at("metrics", clock, reasons)
         maintenance = self._look_at("maintenance", clock, reasons)
+        spark = self._look_at_spark(clock, reasons)
         writers: list[dict[str, Any]] = []
         if coordinator["state"] != "down":
             try:
@@ -179,6 +194,7 @@ class Service:
             "writers": writers,
             "metrics": metrics,
             "maintenance": maintenance,
+            **spark,
         }
 
     def reconcile(self) -> dict[str, Any]:
@@ -246,7 +262,7 @@ class Service:
                 coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S
             )
             started_ray = ray.get(coordinator.retire.remote(), timeout=CALL_TIMEOUT_S)
-        for role in ("maintenance", "metrics", "coordinator"):
+        for role in ("maintenance", "metrics", "coordinator", "spark"):
             with contextlib.suppress(ValueError):
                 ray.kill(ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE))
         if started_ray is not None:
@@ -285,7 +301,20 @@ class Service:
             restarts=int(pong["restarted"]),
             last_seen=clock.now(),
         )
+        if role == "spark":
+            entry["jvm_pid"] = pong["jvm_pid"]
         return entry
+
+    def _look_at_spark(self, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:
+        """The Spark actor's entry, where the service has one."""
+        try:
+            ray.get_actor(actor_name(self.name, "spark"), namespace=NAMESPACE)
+        except ValueError:
+            return {}
+        entry = self._look_at("spark", clock, reasons)
+        if entry["state"] == "starting":
+            reasons.append("the JVM is starting: commits wait for it")
+        return {"spark": entry}
 
 
 def connect(
@@ -333,6 +362,27 @@ def connect(
 def _maintenance(name: str, config: WriterConfig) -> Any:
     """The maintenance actor, which begins where there is none."""
     return cast("Any", MaintenanceActor).options(**maintenance_options(name)).remote(name, config)
+
+
+def _start_spark(name: str, config: WriterConfig) -> None:
+    """Start the service's Spark actor, and wait until its JVM runs: before the service takes anything.
+
+    Raises:
+        WriterConfigurationError: what Spark needs is missing, or the service runs with another configuration.
+    """
+    try:
+        coordinator = ray.get_actor(actor_name(name, "coordinator"), namespace=NAMESPACE)
+    except ValueError:
+        coordinator = None
+    if coordinator is not None:
+        _check_same(name, config, _patient_get(coordinator.configuration.remote, START_TIMEOUT_S))
+    actor = cast("Any", SparkActor).options(**spark_options(name)).remote(name, config)
+    try:
+        SparkCalls(name).wait_for("awake")
+    except BaseException:
+        if coordinator is None:
+            ray.kill(actor)
+        raise
 
 
 def _find(name: str) -> Any:

@@ -110,6 +110,10 @@ class WriterConfig(BaseModel):
         idempotency_retention_days: days that a table remembers idempotency keys and random producers.
         client_weights: producer id of a service's client, or a pattern of ids, to its share beside the
             others, 0.01 to 100; a client that nothing names has 1.
+        engine: what commits and maintains: `delta-rs`, or `spark`: Spark in a JVM that is started for it, for
+            a service, or for a writer that is given no session. A writer that is given one works with that.
+        spark_conf: settings, by their Spark names, of the session that `engine="spark"` starts. No text shows
+            the values.
 
     Raises:
         WriterConfigurationError: options are wrong or unknown; it names all of them.
@@ -162,6 +166,8 @@ class WriterConfig(BaseModel):
     partition_columns: Annotated[FrozenList[str], ColumnNames(PARTITIONABLE)] = FrozenList()
     idempotency_retention_days: Annotated[float, Number(0, 36_500, above=True)] = 7
     client_weights: Annotated[FrozenDict[str, float], Weights(0.01, 100)] = FrozenDict()
+    engine: Annotated[Literal["delta-rs", "spark"], Choice(("delta-rs", "spark"))] = "delta-rs"
+    spark_conf: Annotated[Secrets, StorageOptions()] = Secrets()
 
     if TYPE_CHECKING:
 
@@ -202,6 +208,8 @@ class WriterConfig(BaseModel):
             partition_columns: list[str] | tuple[str, ...] = ...,
             idempotency_retention_days: float = ...,
             client_weights: Mapping[str, float] = ...,
+            engine: str = ...,
+            spark_conf: Mapping[str, str] = ...,
         ) -> None: ...
 
     else:

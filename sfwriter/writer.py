@@ -146,7 +146,7 @@ class LogWriter(Questions):
     def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:
         self.config = config
         self._clock: Clock = clock or SystemClock()
-        self._engine = engine or _embedded_engine()
+        self._engine = engine or _own_engine(config)
         self._log = Teller(logger)
         self._producer_id = config.producer_id or uuid.uuid4().hex
         # A chosen id is for coming back, however late; one made here never comes back.
@@ -845,7 +845,13 @@ def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
             f"config is a {type(config).__name__}, expected a WriterConfig",
             suggestions=["write WriterConfig(table_schema=…, table_name=…)"],
         )
-    return config or WriterConfig()
+    config = config or WriterConfig()
+    if spark is not None and config.is_given("engine") and config.engine != "spark":
+        raise WriterConfigurationError(
+            f"engine is {config.engine!r}, and a SparkSession was given",
+            suggestions=["leave engine out: a session says it", "or leave the session out"],
+        )
+    return config
 
 
 def _checked_rules(given: Mapping[str, Any], check: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
@@ -871,8 +877,14 @@ def _made_files(gated: Gated) -> MadeFiles | None:
     return MadeFiles(gated.staged, gated.staged_rows)
 
 
-def _embedded_engine() -> Engine:
+def _own_engine(config: WriterConfig) -> Engine:
+    """The engine of a writer that is given neither a session nor an engine."""
     # Imported here: deltalake takes as long to load as all the rest, and clients may never need it.
+    if config.engine == "spark":
+        from sfwriter.spark import session
+        from sfwriter.storage.delta_spark import DeltaSparkEngine
+
+        return DeltaSparkEngine(session(**config.spark_conf))
     from sfwriter.storage.delta_rs import DeltaRsEngine
 
     return DeltaRsEngine()

@@ -27,7 +27,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            if "spark" in nodeid:
+            if "spark" in nodeid and not nodeid.startswith("tests/service/"):
                 return "spark"
             return "ray" if nodeid.split("/")[1] in _WITH_RAY else nodeid
 

@@ -51,6 +51,8 @@ DEFAULTS = {
     "partition_columns": [],
     "idempotency_retention_days": 7,
     "client_weights": {},
+    "engine": "delta-rs",
+    "spark_conf": {},
 }
 
 SECRET = "s3cr3t-v4lue"

@@ -230,7 +230,7 @@ def _metrics(service: Any) -> dict[str, Any]:
 
 def _described(found: Mapping[str, Any]) -> str:
     lines = [f"service {found['service']}: {found['status']}", *(f"  {reason}" for reason in found["reasons"])]
-    roles = ("coordinator", "metrics", "maintenance")
+    roles = [role for role in ("coordinator", "metrics", "maintenance", "spark") if role in found]
     actors = {**{role: found[role] for role in roles}, **{writer["name"]: writer for writer in found["writers"]}}
     figures = found.get("figures", {})
     memory = figures.get("actor_memory_bytes", {})

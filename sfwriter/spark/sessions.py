@@ -47,7 +47,7 @@ def session(app_name: str = "sfwriter", master: str = "local[*]", **conf: Any) -
 
     Args:
         app_name: as Spark shows it.
-        master: e.g. `local[2]`, `spark://host:7077`.
+        master: e.g. `local[2]`, `spark://host:7077`. A setting `spark.master` goes first.
         **conf: Spark settings by their names: `session(**{"spark.driver.memory": "4g"})`.
 
     Raises:
@@ -55,7 +55,9 @@ def session(app_name: str = "sfwriter", master: str = "local[*]", **conf: Any) -
             has no Spark name; or a session is running that lacks Delta or has other settings.
     """
     settings = _checked(conf)
+    master = settings.get("spark.master", master)
     check_versions()
+    _forget_the_dead()
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession() or SparkSession._instantiatedSession  # noqa: SLF001  any thread's
@@ -75,6 +77,18 @@ def session(app_name: str = "sfwriter", master: str = "local[*]", **conf: Any) -
         made = builder.getOrCreate()
     check(made)
     return made
+
+
+def _forget_the_dead() -> None:
+    """Have PySpark start another JVM where the one that it knows has died, which it does not by itself."""
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    process = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001  PySpark has no public way to ask
+    if process is None or process.poll() is None:
+        return
+    SparkContext._gateway = SparkContext._jvm = SparkContext._active_spark_context = None  # noqa: SLF001  same
+    SparkSession._instantiatedSession = SparkSession._activeSession = None  # noqa: SLF001  same
 
 
 @contextmanager

@@ -133,6 +133,16 @@ class TableIdentity:
         """Whether the table was ever seen."""
         return self._table_id is not None
 
+    @property
+    def table_id(self) -> str | None:
+        """The id; None where the table was never seen."""
+        return self._table_id
+
+    def expect(self, table_id: str | None) -> None:
+        """Take over what another process has seen, where this one has seen nothing yet."""
+        if self._table_id is None:
+            self._table_id = table_id
+
     def check(self, table: DeltaTable | None) -> None:
         """Raise `WriterTableError` where the table that was seen earlier is gone or another one."""
         found = None if table is None else str(table.metadata().id)

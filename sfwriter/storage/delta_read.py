@@ -17,6 +17,7 @@ from deltalake import QueryBuilder
 
 from sfwriter.storage.columns import chosen
 from sfwriter.storage.delta_features import check_readable_table
+from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.engine import TableStats
 from sfwriter.storage.faults import reported_by_delta
 from sfwriter.storage.place import place_of
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 def arrow_schema(table: DeltaTable) -> pa.Schema:
     """The table's columns in Arrow's types."""
     return pa.schema(table.schema().to_arrow())
+
+
+def columns_of(spec: TableSpec) -> pa.Schema | None:
+    """The columns of the table at a spec's location, whatever features it uses; None where there is none.
+
+    Raises:
+        WriterTableError: it cannot be read.
+    """
+    table = open_table(spec, with_files=False)
+    return None if table is None else arrow_schema(table)
 
 
 def scan_table(

@@ -86,6 +86,11 @@ class DeltaRsTable:
         """By which rows may be staged elsewhere, after `ensure()`."""
         return self._spec
 
+    @property
+    def identity(self) -> TableIdentity:
+        """Which table this object has seen behind its spec."""
+        return self._identity
+
     # ------------------------------------------------------------ writer
 
     def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:

@@ -101,13 +101,56 @@ class DeltaSparkEngine:
         return None
 
 
-class DeltaSparkTable(DeltaRsTable):
+class SparkLogTable(DeltaRsTable):
+    """What is known of a table of this engine without Spark: its log, and the way that rows take into it."""
+
+    def __init__(self, spec: TableSpec, clock: Clock = _DEFAULT_CLOCK) -> None:
+        """Touches nothing yet."""
+        self._road = PLAIN
+        super().__init__(spec, clock)
+
+    @property
+    def road(self) -> Road:
+        """The way of rows as it was at the last look or commit."""
+        return self._road
+
+    def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
+        """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""
+        return stage_batches(self.staging_spec, batches, self._clock)
+
+    @property
+    def staging_spec(self) -> TableSpec:
+        """By which rows may be staged elsewhere: where Spark writes them once more, its writer divides them."""
+        return self._spec if self._road.in_place else replace(self._spec, partition_columns=())
+
+    def _check_writable(self, table: DeltaTable) -> None:
+        self._know_road(table)
+
+    def _stats_of(self, table: DeltaTable) -> TableStats:
+        road = self._know_road(table)
+        found = self._counted_by_spark(table) if unreadable_features(table) else stats_of(table, self._spec)
+        return replace(found, road=road.name, road_reason=road.reason)
+
+    def _counted_by_spark(self, table: DeltaTable) -> TableStats:
+        """Of a table whose list of files does not tell how many rows it has."""
+        raise NotImplementedError
+
+    def _know_road(self, table: DeltaTable) -> Road:
+        return self._take_road(road_of(table))
+
+    def _take_road(self, found: Road) -> Road:
+        if found != self._road:
+            self._road = found
+            _log.info("%s: rows go the way %s: %s", self._spec.name, found.name, found.reason)
+        return found
+
+
+class DeltaSparkTable(SparkLogTable):
     """One table. Every call but `commit`, `ensure` and `run` may go on beside a commit."""
 
     def __init__(self, spec: TableSpec, bridge: SparkBridge, clock: Clock = _DEFAULT_CLOCK) -> None:
         """Touches nothing yet."""
         self._bridge = bridge
-        self._road = PLAIN
         super().__init__(spec, clock)
 
     def _make_committer(self) -> Committer:
@@ -122,15 +165,6 @@ class DeltaSparkTable(DeltaRsTable):
             raise TypeError(f"{type(committer).__name__} commits for a table of the Spark engine")
         return committer.add_columns(action)
 
-    def stage(self, batches: Sequence[BatchToStage]) -> StagedBatch:
-        """As the embedded engine does; where Spark writes the rows once more, its writer divides them."""
-        return stage_batches(self.staging_spec, batches, self._clock)
-
-    @property
-    def staging_spec(self) -> TableSpec:
-        """By which rows may be staged elsewhere: where Spark writes them once more, its writer divides them."""
-        return self._spec if self._road.in_place else replace(self._spec, partition_columns=())
-
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
         """Stream the visible rows through Spark SQL, in no particular order, in the table's types."""
         table = self._readable()
@@ -138,16 +172,7 @@ class DeltaSparkTable(DeltaRsTable):
         files = _plain_files(table)
         return scan_rows(self._bridge, self._spec, arrow_schema(table), columns, predicate, files=files)
 
-    def _check_writable(self, table: DeltaTable) -> None:
-        self._know_road(table)
-
-    def _stats_of(self, table: DeltaTable) -> TableStats:
-        road = self._know_road(table)
-        found = self._counted_by_spark(table) if unreadable_features(table) else stats_of(table, self._spec)
-        return replace(found, road=road.name, road_reason=road.reason)
-
     def _counted_by_spark(self, table: DeltaTable) -> TableStats:
-        """Of a table whose list of files does not tell how many rows it has."""
         self._bridge.check()
         newest = table.history(1)
         with reported_by_spark("count the rows of", self._spec), self._bridge.acting() as session:
@@ -165,13 +190,6 @@ class DeltaSparkTable(DeltaRsTable):
             last_modified_ms=int(newest[0]["timestamp"]) if newest and "timestamp" in newest[0] else None,
             properties=dict(table.metadata().configuration),
         )
-
-    def _know_road(self, table: DeltaTable) -> Road:
-        found = road_of(table)
-        if found != self._road:
-            self._road = found
-            _log.info("%s: rows go the way %s: %s", self._spec.name, found.name, found.reason)
-        return found
 
 
 def _plain_files(table: DeltaTable) -> list[str] | None:
