@@ -262,6 +262,9 @@ class Service:
                 coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S
             )
             started_ray = ray.get(coordinator.retire.remote(), timeout=CALL_TIMEOUT_S)
+        with contextlib.suppress(ValueError, RayActorError, GetTimeoutError):
+            spark = ray.get_actor(actor_name(self.name, "spark"), namespace=NAMESPACE)
+            ray.get(spark.retire.remote(), timeout=CALL_TIMEOUT_S)
         for role in ("maintenance", "metrics", "coordinator", "spark"):
             with contextlib.suppress(ValueError):
                 ray.kill(ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE))
@@ -302,7 +305,7 @@ class Service:
             last_seen=clock.now(),
         )
         if role == "spark":
-            entry["jvm_pid"] = pong["jvm_pid"]
+            entry.update(jvm_pid=pong["jvm_pid"], commits=pong["commits"])
         return entry
 
     def _look_at_spark(self, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,7 +23,9 @@ from sfwriter.limits import process_memory
 from sfwriter.runtime.telling import Teller
 from sfwriter.spark import session
 from sfwriter.storage.delta_spark import DeltaSparkTable
+from sfwriter.storage.engine import CommitUnknown
 from sfwriter.storage.spark_bridge import SparkBridge
+from sfwriter.storage.spark_faults import is_lost
 
 if TYPE_CHECKING:
     import subprocess
@@ -54,6 +57,8 @@ class SparkHost:
         self._lock = threading.Lock()
         self._bridge: SparkBridge | None = None
         self._jvm: int | None = None
+        self._retired = False
+        self._commits = 0
         self._tables: dict[str, list[tuple[TableSpec, DeltaSparkTable]]] = {}
         threading.Thread(target=self._begin, name="jvm", daemon=True).start()
 
@@ -69,36 +74,67 @@ class SparkHost:
 
     def commit(self, spec: TableSpec, table_id: str | None, group: CommitGroup) -> tuple[int, Road]:
         """Commit, ending as `sfwriter.storage.engine` says: the version, and the way that the rows took."""
-        table = self._table(spec, table_id)
-        return table.commit(group).version, table.road
+        with self._counted(), self._lasting():
+            table = self._table(spec, table_id)
+            return table.commit(group).version, table.road
 
     def run(self, spec: TableSpec, table_id: str | None, action: Any) -> Mapping[str, Any]:
         """Carry out an action of `sfwriter.storage.engine`."""
-        return self._table(spec, table_id).run(action)
+        with self._lasting():
+            return self._table(spec, table_id).run(action)
 
     def stats(self, spec: TableSpec, table_id: str | None) -> TableStats:
         """Of a table whose list of files does not tell how many rows it has."""
-        return self._table(spec, table_id).stats()
+        with self._lasting():
+            return self._table(spec, table_id).stats()
 
     def scan(
         self, spec: TableSpec, table_id: str | None, columns: list[str] | None, predicate: str | None
     ) -> Iterator[pa.Schema | pa.RecordBatch]:
         """The rows' schema, and then the rows."""
-        reader = self._table(spec, table_id).scan(columns, predicate)
-        yield reader.schema
-        yield from reader
+        with self._lasting():
+            reader = self._table(spec, table_id).scan(columns, predicate)
+            yield reader.schema
+            yield from reader
 
     def ping(self) -> dict[str, Any]:
-        """Who and where it is, and its own memory with that of its JVM."""
+        """Who and where it is, how many commits are under way, and its own memory with that of its JVM."""
         context = ray.get_runtime_context()
         return {
             "pid": os.getpid(),
             "jvm_pid": self._jvm,
             "node_id": context.get_node_id(),
             "state": "starting" if self._bridge is None else "ok",
+            "commits": self._commits,
             "memory_bytes": process_memory().own + _memory_of(self._jvm),
             "restarted": context.was_current_actor_reconstructed,
         }
+
+    def retire(self) -> None:
+        """End the JVM, as the service ends; the caller kills this actor next."""
+        self._retired = True
+        end_jvms(self._mark)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._commits += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._commits -= 1
+
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        """Give no answer that the JVM's death has made: this process is about to end, which says more."""
+        try:
+            yield
+        except Exception as error:
+            lost = is_lost(error) or isinstance(error, CommitUnknown)
+            if lost and self._bridge is not None and self._bridge.has_died():
+                threading.Event().wait()
+            raise
 
     # ------------------------------------------------------------ the JVM
 
@@ -135,7 +171,8 @@ class SparkHost:
     def _end_with(self, process: subprocess.Popen[bytes]) -> None:
         """Without its JVM this process is of no use: PySpark keeps to it. Ray makes another."""
         process.wait()
-        os._exit(1)
+        if not self._retired:
+            os._exit(1)
 
     def _table(self, spec: TableSpec, table_id: str | None) -> DeltaSparkTable:
         bridge = self._opened()

@@ -48,6 +48,10 @@ _COMMITS_PER_TIDYING = 1_000
 RETENTION_SHARE = 0.5
 """A staged file older than this share of the deleted-file retention is not committed: VACUUM may be at it."""
 
+FOREVER_MS = 253_402_300_799_000
+"""When the number of a producer that never expires was "last updated": at the end of the year 9999. Spark's checkpoints
+leave out the numbers without a time where `delta.setTransactionRetentionDuration` is set (delta-rs keeps them)."""
+
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A checkpoint that fails as a hook raises out of a commit that has landed."""
 
@@ -242,7 +246,7 @@ class Committer:
         return CommitProperties(
             custom_metadata={FIELD: CommitNote.of(group).to_text()},
             app_transactions=[
-                Transaction(advance.producer_id, advance.upto, now_ms if advance.expires else None)
+                Transaction(advance.producer_id, advance.upto, now_ms if advance.expires else FOREVER_MS)
                 for advance in group.advances
             ],
         )

@@ -9,8 +9,9 @@ Never does: stop anything.
 
 from __future__ import annotations
 
+import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterTableError
@@ -19,6 +20,9 @@ from sfwriter.spark.readiness import is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+_END_S = 5.0
+"""A JVM whose connections broke because it died is gone in milliseconds."""
 
 _OWN_CONF: Mapping[str, str] = {
     # Delta reconstructs the table's state at every commit where the zone is another.
@@ -44,6 +48,8 @@ class SparkBridge:
         self._lock = threading.Lock()
         self._own: Any = None
         self.connect = is_connect(spark)
+        # PySpark keeps it in the class, where the next session's takes its place.
+        self._process = None if self.connect else getattr(spark.sparkContext._gateway, "proc", None)  # noqa: SLF001  no public way
 
     def check(self) -> None:
         """Raise `WriterTableError` where the session was stopped."""
@@ -53,6 +59,16 @@ class SparkBridge:
                 suggestions=["Make a new session, and a new LogWriter with it."],
                 code="session_stopped",
             )
+
+    def has_died(self) -> bool:
+        """Whether the session's JVM has ended, so that nothing it had begun goes on. False: nobody knows."""
+        if self._process is None:
+            return False
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     @property
     def session(self) -> Any:
@@ -100,10 +116,11 @@ class SparkBridge:
         try:
             yield own
         finally:
-            if before.isDefined():
-                holder.setActiveSession(before.get())
-            else:
-                holder.clearActiveSession()
+            with suppress(Exception):  # of a JVM that has died; what is to be told of that is raised already
+                if before.isDefined():
+                    holder.setActiveSession(before.get())
+                else:
+                    holder.clearActiveSession()
 
     def sequence(self, objects: Any) -> Any:
         """Java objects as a Scala sequence."""

@@ -22,11 +22,11 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 from deltalake import Schema
 
-from sfwriter.exceptions import WriterError
+from sfwriter.exceptions import WriterError, WriterTableError
 from sfwriter.storage.adding import missing_columns
 from sfwriter.storage.columns import columns_to_add
 from sfwriter.storage.commit_notes import CommitNote
-from sfwriter.storage.delta_commit import Committer
+from sfwriter.storage.delta_commit import FOREVER_MS, Committer
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitUnknown
 from sfwriter.storage.faults import is_foreign
@@ -178,8 +178,8 @@ class SparkCommitter(Committer):
         transaction.updateMetadata(self._action({"metaData": metadata}), False)
 
     def _txn(self, advance: Any) -> dict[str, Any]:
-        said = {"appId": advance.producer_id, "version": advance.upto}
-        return {**said, "lastUpdated": self._now_ms()} if advance.expires else said
+        updated_ms = self._now_ms() if advance.expires else FOREVER_MS
+        return {"appId": advance.producer_id, "version": advance.upto, "lastUpdated": updated_ms}
 
     def _action(self, content: Mapping[str, Any]) -> Any:
         return self._bridge.jvm.org.apache.spark.sql.delta.actions.Action.fromJson(json.dumps(content))
@@ -212,10 +212,22 @@ class SparkCommitter(Committer):
             return CommitConflict(first_words_of(error))
         if isinstance(error, WriterError):
             return error
-        if not is_answer(error) or local_root(self._spec.location) is None:
+        if local_root(self._spec.location) is None:
             return CommitUnknown(first_words_of(error))
+        if not is_answer(error):
+            return self._died(error) if self._bridge.has_died() else CommitUnknown(first_words_of(error))
         # The JVM has answered, so the call has ended: what is not in a local log now will not come.
         return spark_error(error, "commit to", self._spec)
+
+    def _died(self, error: BaseException) -> WriterError:
+        """What is not in a local log after the JVM's end will not come."""
+        return WriterTableError(
+            f"The JVM of the SparkSession ended during a commit to {self._spec.name}, and before that had landed:"
+            f" nothing of this call was written ({first_words_of(error)}).",
+            context={"table": self._spec.name, "location": self._spec.location},
+            suggestions=["Make a new session, and a new LogWriter with it."],
+            code="session_lost",
+        )
 
     def _checkpoint(self, table: DeltaTable, *, tidy: bool) -> None:
         """delta-rs writes it in 30 ms where Spark takes seconds; of tables that only Spark writes, Spark does."""

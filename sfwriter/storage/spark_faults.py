@@ -65,6 +65,11 @@ def is_answer(error: BaseException) -> bool:
     return bool(java_name(error))
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether it says that the session's JVM is not there any more."""
+    return getattr(error, "code", None) in {"session_lost", "session_stopped"} or type(error).__name__ in _LOST
+
+
 def first_words_of(error: BaseException) -> str:
     """Its own text without class names and stack, on one line, at most 300 characters."""
     text = str(error)

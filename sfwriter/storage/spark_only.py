@@ -171,7 +171,7 @@ class SparkOnlyTable:
                     writer = writer.option("mergeSchema", "true")
                 self._look.save(writer)
         except Exception as error:
-            version = self._look.version_of(note)
+            version = self._looked_up(note, error)
             if version is not None:
                 return version
             cause = error.__cause__ or error
@@ -185,6 +185,12 @@ class SparkOnlyTable:
             # Delta passes over a version that is not above the one it has, and says nothing.
             raise CommitConflict(f"Producer {advance.producer_id!r} went on elsewhere.")
         return version
+
+    def _looked_up(self, note: CommitNote, error: Exception) -> int | None:
+        try:
+            return self._look.version_of(note)
+        except Exception as second:  # noqa: BLE001  Spark, gRPC and this library raise anything at all here
+            raise CommitUnknown(f"{first_words_of(error)}; and then: {first_words_of(second)}") from error
 
     def last_sequence(self, producers: Sequence[str]) -> dict[str, Watermark]:
         """One fresh look at the log for all of them."""
