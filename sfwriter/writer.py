@@ -146,7 +146,7 @@ class LogWriter(Questions):
     def _begin(self, config: WriterConfig, logger: Any, engine: Engine | None, clock: Clock | None) -> None:
         self.config = config
         self._clock: Clock = clock or SystemClock()
-        self._engine = engine or _own_engine(config)
+        self._engine = engine or own_engine(config)
         self._log = Teller(logger)
         self._producer_id = config.producer_id or uuid.uuid4().hex
         # A chosen id is for coming back, however late; one made here never comes back.
@@ -877,7 +877,7 @@ def _made_files(gated: Gated) -> MadeFiles | None:
     return MadeFiles(gated.staged, gated.staged_rows)
 
 
-def _own_engine(config: WriterConfig) -> Engine:
+def own_engine(config: WriterConfig) -> Engine:
     """The engine of a writer that is given neither a session nor an engine."""
     # Imported here: deltalake takes as long to load as all the rest, and clients may never need it.
     if config.engine == "spark":

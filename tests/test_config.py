@@ -128,6 +128,8 @@ WRONG = [
     ("partition_columns", ["phase", ["phase", "phase"], ["nope"], ["start_time"], [1], None, ["metadata"]]),
     ("idempotency_retention_days", [0, -1, True, "7"]),
     ("client_weights", [None, [], {"a": 0}, {"a": -1}, {"a": True}, {"a": "2"}, {"": 1}, {1: 1}, {"a": float("nan")}]),
+    ("engine", [None, 1, "", "flink", "Spark "]),
+    ("spark_conf", [None, [], {"a": 1}, {1: "a"}, {"": "a"}, "spark.a=b"]),
 ]
 
 
@@ -136,7 +138,7 @@ def test_a_wrong_value_is_refused_with_the_option_s_name_and_what_it_takes(name,
     (problem,) = problems(**{name: value})
     assert problem.startswith(f"{name} is ")
     assert ", but " in problem
-    if name != "storage_options" and len(repr(value)) < 80:
+    if name not in {"storage_options", "spark_conf"} and len(repr(value)) < 80:
         assert repr(value) in problem
 
 
@@ -385,3 +387,14 @@ def test_the_signature_that_editors_show_is_the_real_one():
     source = Path(typing.cast("str", __import__("sfwriter.config", fromlist=["x"]).__file__)).read_text()
     signature = source[source.index("if TYPE_CHECKING:\n\n        def __init__") : source.index("-> None: ...")]
     assert [name for name in DEFAULTS if f"            {name}: " not in signature] == []
+
+
+def test_the_engine_of_a_service_comes_from_a_file_a_variable_or_a_flag(tmp_path):
+    path = tmp_path / "service.toml"
+    path.write_text('engine = "spark"\n[spark_conf]\n"spark.driver.memory" = "2g"\n')
+    config = WriterConfig.from_file(path, {})
+    assert (config.engine, dict(config.spark_conf)) == ("spark", {"spark.driver.memory": "2g"})
+    assert "2g" not in repr(config)
+    assert WriterConfig.from_env({"SFWRITER_ENGINE": "spark"}).engine == "spark"
+    assert problems(engine="flink")
+    assert problems(spark_conf={"spark.driver.memory": 2})

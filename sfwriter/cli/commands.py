@@ -21,8 +21,7 @@ from sfwriter.exceptions import WriterConfigurationError
 from sfwriter.maintenance.takeover import take_over as run_take_over
 from sfwriter.modes import WriteMode
 from sfwriter.sources import discover
-from sfwriter.storage.delta_rs import DeltaRsEngine
-from sfwriter.writer import LogWriter
+from sfwriter.writer import LogWriter, own_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +85,8 @@ def take_over(*, table: str, path: str | None, warehouse: str | None, dry_run: b
     """Look at a table that others made, add what it lacks, say both."""
     if path is not None and warehouse is not None:
         raise _usage("--path and --warehouse both say where the table is", "leave one of them out")
-    found = run_take_over(_config(table, warehouse, None), DeltaRsEngine(), path, dry_run=dry_run)
+    config = _config(table, warehouse, None)
+    found = run_take_over(config, own_engine(config), path, dry_run=dry_run)
     print(printed(found) if as_json else _taken_over(found))
 
 

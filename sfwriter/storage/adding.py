@@ -24,8 +24,6 @@ from sfwriter.storage.faults import reported_by_delta
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deltalake import DeltaTable
-
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
     from sfwriter.storage.engine import AddColumns, TableSpec
 
@@ -35,9 +33,9 @@ _TRIES = 5
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
-def missing_columns(table: DeltaTable, action: AddColumns) -> list[pa.Field]:
-    """What the table lacks; names that differ only in case are one."""
-    known = {name.lower() for name in arrow_schema(table).names}
+def missing_columns(schema: pa.Schema, action: AddColumns) -> list[pa.Field]:
+    """What a table of this schema lacks; names that differ only in case are one."""
+    known = {name.lower() for name in schema.names}
     return [column for column in action.columns if column.name.lower() not in known]
 
 
@@ -59,7 +57,7 @@ def add_columns(spec: TableSpec, identity: TableIdentity, disk: LogDisk, action:
                     code="table_missing",
                 )
             refused = sorted(features_in_the_way(table))
-            new = missing_columns(table, action)
+            new = missing_columns(arrow_schema(table), action)
             if refused or action.dry_run or not new:
                 names = [column.name for column in new]
                 return {"refused": refused, "added": names, "version": table.version()}

@@ -185,15 +185,20 @@ def creation_sql(name: str, spec: TableSpec, *, remembering: bool = False) -> st
 
     `remembering`: the table forgets no producer.
     """
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    kinds = from_arrow_schema(spec.schema, prefer_timestamp_ntz=False)
-    columns = ", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in kinds)
+    columns = columns_sql(spec.schema)
     chosen = {key: value for key, value in properties_of(spec).items() if not (remembering and key == _RETENTION)}
     properties = ", ".join(f"'{key}' = '{value}'" for key, value in chosen.items())
     partitions = ", ".join(map(quoted, spec.partition_columns))
     parted = f" PARTITIONED BY ({partitions})" if partitions else ""
     return f"CREATE TABLE IF NOT EXISTS {name} ({columns}) USING delta{parted} TBLPROPERTIES ({properties})"
+
+
+def columns_sql(schema: pa.Schema) -> str:
+    """Columns as Spark's statements name them."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    kinds = from_arrow_schema(schema, prefer_timestamp_ntz=False)
+    return ", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in kinds)
 
 
 def plain_path(location: str) -> str:

@@ -108,7 +108,7 @@ class SparkCommitter(Committer):
         self._bridge.check()
         with self._bridge.acting(), reported_by_spark("add columns to", self._spec):
             table, transaction = self._begun(self._fresh())
-            new = missing_columns(table, action)
+            new = missing_columns(arrow_schema(table), action)
             version = int(table.version())
             if new and not action.dry_run:
                 self._add_columns(transaction, new)

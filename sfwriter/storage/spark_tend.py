@@ -13,9 +13,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
+from sfwriter.storage.adding import missing_columns
 from sfwriter.storage.delta_commit import RETENTION_SHARE, retention_of_ms
-from sfwriter.storage.engine import Checkpoint, Compact, History, Partition, Sort, Survey, Vacuum, Version
+from sfwriter.storage.engine import AddColumns, Checkpoint, Compact, History, Partition, Sort, Survey, Vacuum, Version
 from sfwriter.storage.faults import unknown_action
+from sfwriter.storage.spark_catalog import columns_sql
 from sfwriter.storage.spark_faults import reported_by_spark
 from sfwriter.storage.spark_scan import quoted
 
@@ -52,7 +56,22 @@ def tend(
     if isinstance(action, Checkpoint):
         # There is no statement for it: Delta writes one by itself every `delta.checkpointInterval` commits.
         return {"version": found.version}
+    if isinstance(action, AddColumns):
+        return _with_columns(found, action, spec=spec, bridge=bridge, address=address, look=look)
     raise unknown_action(action, spec)
+
+
+def _with_columns(
+    found: TableStats, action: AddColumns, *, spec: TableSpec, bridge: SparkBridge, address: str, look: SparkLook
+) -> Mapping[str, Any]:
+    """ALTER TABLE, which knows what the table's features allow."""
+    new = missing_columns(found.schema or pa.schema([]), action)
+    version = found.version
+    if new and not action.dry_run:
+        with reported_by_spark("add columns to", spec), bridge.acting() as session:
+            session.sql(f"ALTER TABLE {address} ADD COLUMNS ({columns_sql(pa.schema(new))})")
+        version = look.stats(counted=False).version
+    return {"refused": [], "added": [column.name for column in new], "version": version}
 
 
 def optimized(bridge: SparkBridge, spec: TableSpec, address: str, action: Compact | Sort) -> Mapping[str, Any]:

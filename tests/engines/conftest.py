@@ -20,6 +20,9 @@ from sfwriter.schema import LOG_SCHEMA, LOG_STAMPS, LOW_CARDINALITY, STATISTICS_
 from sfwriter.storage.delta_rs import DeltaRsEngine
 from sfwriter.storage.delta_spark import DeltaSparkEngine
 from sfwriter.storage.engine import Advance, BatchToStage, CommitGroup, Mark, TableSpec
+from sfwriter.storage.spark_bridge import SparkBridge
+from sfwriter.storage.spark_only import SparkOnlyTable
+from sfwriter.storage.spark_scan import by_path
 from sfwriter.testing import MemoryEngine, MemoryWarehouse
 
 DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -145,17 +148,50 @@ class DeltaSparkLab(DeltaRsLab):
         return DeltaSparkEngine(self.spark, clock or SystemClock())
 
 
+class DataFrameLab(DeltaSparkLab):
+    """Nothing but Spark's own writer and statements, on a classic session."""
+
+    name = "spark-dataframes"
+
+    def open(self, spec=None, clock=None):
+        spec = self.spec() if spec is None else spec
+        bridge = SparkBridge(self.spark)
+        return SparkOnlyTable(spec, bridge, by_path(spec.location), "a test", clock=clock or SystemClock())
+
+    def lose(self, spec, path) -> None:
+        raise NotImplementedError("rows wait in memory")
+
+
+class ConnectLab(DeltaSparkLab):
+    """Spark Connect, where there is nothing else."""
+
+    name = "spark-connect"
+
+    def lose(self, spec, path) -> None:
+        raise NotImplementedError("rows wait in memory")
+
+
 LABS = {lab.name: lab for lab in (MemoryLab, DeltaRsLab, DeltaSparkLab)}
+"""The engines: all cases."""
+
+ROADS = {lab.name: lab for lab in (DataFrameLab, ConnectLab)}
+"""Further ways of the Spark engine: cases marked `every_road`; each takes seconds there."""
 
 
-@pytest.fixture(
-    params=[name if name != "delta-spark" else pytest.param(name, marks=pytest.mark.spark) for name in LABS]
-)
+def pytest_generate_tests(metafunc):
+    if "lab" in metafunc.fixturenames:
+        names = [*LABS, *(ROADS if metafunc.definition.get_closest_marker("every_road") else ())]
+        marked = [pytest.param(name, marks=pytest.mark.spark) if "spark" in name else name for name in names]
+        metafunc.parametrize("lab", marked, indirect=True)
+
+
+@pytest.fixture
 def lab(request, tmp_path):
     """Each engine in turn."""
-    if request.param == "delta-spark":
-        return DeltaSparkLab(tmp_path, request.getfixturevalue("spark"))
-    return LABS[request.param](tmp_path)
+    kind = {**LABS, **ROADS}[request.param]
+    if not issubclass(kind, DeltaSparkLab):
+        return kind(tmp_path)
+    return kind(tmp_path, request.getfixturevalue("remote" if kind is ConnectLab else "spark"))
 
 
 @pytest.fixture

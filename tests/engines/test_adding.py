@@ -25,6 +25,7 @@ def foreign(lab):
     return spec
 
 
+@pytest.mark.every_road
 def test_columns_are_added_once_and_rows_and_files_stay(lab):
     foreign(lab)
     table = lab.open()
@@ -45,6 +46,7 @@ def test_columns_are_added_once_and_rows_and_files_stay(lab):
     assert after.schema.field("rows_written").type == pa.int32()
 
 
+@pytest.mark.every_road
 def test_a_table_that_is_not_there_is_not_made_for_its_columns(lab):
     table = lab.open()
 
@@ -54,6 +56,7 @@ def test_a_table_that_is_not_there_is_not_made_for_its_columns(lab):
     assert not table.stats().exists
 
 
+@pytest.mark.every_road
 def test_narrower_columns_are_written_in_the_tables_own_types(lab):
     foreign(lab)
     table = lab.ready()

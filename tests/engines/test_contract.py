@@ -32,6 +32,7 @@ from sfwriter.testing import Fail, FaultyEngine, Hang, LandAndRaise, LandLate, M
 MIDNIGHT = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
 
+@pytest.mark.every_road
 def test_ensure_makes_the_table_of_the_spec(lab):
     made = lab.open().ensure()
     assert made.exists
@@ -65,6 +66,7 @@ def test_many_that_ensure_at_once_get_one_table(lab):
     assert versions == [0, 0, 0, 0]
 
 
+@pytest.mark.every_road
 def test_nothing_is_there_before_ensure(lab):
     table = lab.open()
     assert table.stats().exists is False
@@ -72,12 +74,14 @@ def test_nothing_is_there_before_ensure(lab):
     assert (watermark.sequence, watermark.version, dict(watermark.marks)) == (None, -1, {})
 
 
+@pytest.mark.every_road
 def test_rows_are_not_staged_where_no_table_was_made(lab):
     with pytest.raises(WriterTableError):
         lab.stage(lab.open(), "p", 0)
     assert lab.open().stats().exists is False
 
 
+@pytest.mark.every_road
 def test_a_table_that_vanished_is_an_error_and_not_made_anew(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -112,6 +116,7 @@ def test_a_table_that_was_replaced_by_another_is_an_error(lab):
     assert lab.sequence(other, "p") is None
 
 
+@pytest.mark.every_road
 def test_a_spec_of_another_column_type_is_refused(lab):
     lab.ready()
     other = LOG_SCHEMA.set(LOG_SCHEMA.get_field_index("phase"), pa.field("phase", pa.int64()))
@@ -126,6 +131,7 @@ def test_what_is_no_action_is_refused(lab):
         lab.ready().run(object())
 
 
+@pytest.mark.every_road
 def test_joining_files_keeps_rows_numbers_and_marks(lab):
     table = lab.ready()
     for number in range(4):
@@ -159,6 +165,7 @@ def test_sorting_puts_each_time_into_few_files(lab):
     assert table.run(Survey("error_message"))["partitions"][""].ranges == (None,)
 
 
+@pytest.mark.every_road
 def test_history_tells_the_newest_versions(lab):
     table = lab.ready()
     for number in range(3):
@@ -179,6 +186,7 @@ def test_vacuum_leaves_what_is_staged_and_what_is_seen(lab):
     assert table.stats().rows == 6
 
 
+@pytest.mark.every_road
 def test_a_commit_that_replaces_leaves_its_own_rows_and_all_numbers(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -191,6 +199,7 @@ def test_a_commit_that_replaces_leaves_its_own_rows_and_all_numbers(lab):
     assert table.stats().rows == 0
 
 
+@pytest.mark.every_road
 def test_a_checkpoint_changes_nothing_that_is_seen(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -204,6 +213,7 @@ def test_a_checkpoint_changes_nothing_that_is_seen(lab):
 # ---------------------------------------------------------------- stage
 
 
+@pytest.mark.every_road
 def test_staged_rows_are_seen_by_nobody(lab):
     table = lab.ready()
     staged = lab.stage(table, "p", 0)
@@ -213,6 +223,7 @@ def test_staged_rows_are_seen_by_nobody(lab):
     assert lab.read(lab.open()) == []
 
 
+@pytest.mark.every_road
 def test_committed_rows_come_back_as_they_went_in(lab):
     table = lab.ready()
     rows = lab.rows(5, metadata=['{"a": 1}', None, "日本", "😀", ""], duration_secs=[0.5, None, -0.0, 1e300, 3.0])
@@ -239,6 +250,7 @@ def test_batches_are_staged_together_in_their_order(lab):
     assert [row["step_name"] for row in lab.read(table, ["step_name"])] == ["0a", "0b", "1a", "1b"]
 
 
+@pytest.mark.every_road
 def test_batches_of_different_columns_are_staged_together(lab):
     table = lab.ready()
     batches = [
@@ -257,6 +269,7 @@ def test_batches_without_rows_give_no_files(lab):
     assert table.stage([]).files == ()
 
 
+@pytest.mark.every_road
 def test_stamps_are_filled_by_staging(lab):
     clock = ManualClock()
     spec = lab.spec(name="logs.quarantine", schema=QUARANTINE_SCHEMA, stamps=QUARANTINE_STAMPS)
@@ -333,6 +346,7 @@ def test_a_file_that_reaches_its_size_is_closed(lab):
     assert sorted(row["rows_written"] for row in lab.read(table, ["rows_written"])) == list(range(40_000))
 
 
+@pytest.mark.every_road
 def test_discarded_files_are_gone_and_may_be_discarded_again(lab):
     table = lab.ready()
     staged = lab.stage(table, "p", 0)
@@ -363,6 +377,7 @@ def test_receipts_count_the_versions(lab):
     assert table.stats().version == 3
 
 
+@pytest.mark.every_road
 def test_a_number_cannot_be_committed_twice(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -372,6 +387,7 @@ def test_a_number_cannot_be_committed_twice(lab):
     assert table.stats().rows == 3
 
 
+@pytest.mark.every_road
 def test_a_lower_number_cannot_be_committed(lab):
     table = lab.ready()
     for number in range(4):
@@ -381,6 +397,7 @@ def test_a_lower_number_cannot_be_committed(lab):
     assert lab.sequence(lab.open(), "p") == 3
 
 
+@pytest.mark.every_road
 def test_a_plan_beyond_the_watermark_is_a_conflict(lab):
     table = lab.ready()
     with pytest.raises(CommitConflict):
@@ -407,6 +424,7 @@ def test_committers_of_different_producers_pass_each_other(lab):
     assert {name: mark.sequence for name, mark in one.last_sequence(["p", "q"]).items()} == {"p": 2, "q": 2}
 
 
+@pytest.mark.every_road
 def test_a_committer_that_slept_while_its_successor_went_on_is_refused(lab):
     sleeper, successor = lab.ready(), lab.ready()
     lab.put(sleeper, "p", 0)
@@ -420,6 +438,7 @@ def test_a_committer_that_slept_while_its_successor_went_on_is_refused(lab):
     assert lab.open().stats().rows == 9
 
 
+@pytest.mark.every_road
 def test_of_rivals_for_one_number_exactly_one_lands(lab):
     lab.ready()
     tables = [lab.open() for _ in range(4)]
@@ -444,6 +463,7 @@ def test_of_rivals_for_one_number_exactly_one_lands(lab):
     assert [row["run_id"] for row in lab.read(lab.open(), ["run_id"])] == landed
 
 
+@pytest.mark.every_road
 def test_numbers_are_committed_without_files(lab):
     table = lab.ready()
     assert table.commit(lab.group(lab.advance("p", 4, None))).version == 1
@@ -451,6 +471,7 @@ def test_numbers_are_committed_without_files(lab):
     assert table.stats().rows == 0
 
 
+@pytest.mark.every_road
 def test_several_numbers_are_one_step(lab):
     table = lab.ready()
     staged = [lab.stage(table, "p", number) for number in range(3)]
@@ -480,6 +501,7 @@ def test_numbers_may_be_as_large_as_delta_allows(lab):
     assert set(found.marks) == {largest}
 
 
+@pytest.mark.every_road
 def test_a_commit_to_a_table_that_was_never_made_is_an_error(lab):
     with pytest.raises(WriterTableError):
         lab.open().commit(lab.group(lab.advance("p", 0)))
@@ -502,6 +524,7 @@ def test_lost_files_are_named_by_the_position_of_their_batch(lab):
     assert table.stats().rows == 9
 
 
+@pytest.mark.every_road
 def test_a_file_of_another_size_is_lost(lab):
     table = lab.ready()
     staged = lab.stage(table, "p", 0)
@@ -513,6 +536,7 @@ def test_a_file_of_another_size_is_lost(lab):
 # ---------------------------------------------------------------- columns that come later
 
 
+@pytest.mark.every_road
 def test_a_new_column_is_added_by_the_commit_that_brings_it(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -552,6 +576,7 @@ def test_a_refusal_for_a_column_names_the_staged_batch_at_fault(lab):
     assert lab.sequence(table, "a") is None
 
 
+@pytest.mark.every_road
 def test_a_column_of_another_type_is_refused_and_nothing_lands(lab):
     table = lab.ready()
     lab.put(table, "p", 0, lab.rows(1, host=["a"]))
@@ -566,6 +591,7 @@ def test_a_column_of_another_type_is_refused_and_nothing_lands(lab):
 # ---------------------------------------------------------------- unknown outcomes
 
 
+@pytest.mark.every_road
 def test_a_commit_that_landed_and_raised_is_found_by_looking(lab):
     faulty = FaultyEngine(lab.engine())
     table = faulty.open(lab.spec())
@@ -590,6 +616,7 @@ def test_a_commit_that_was_lost_is_found_missing_by_looking(lab):
     assert faulty.calls["commit"] == 2
 
 
+@pytest.mark.every_road
 def test_a_commit_that_arrives_after_its_repetition_is_refused(lab):
     faulty = FaultyEngine(lab.engine())
     table = faulty.open(lab.spec())
@@ -634,6 +661,7 @@ def test_a_look_does_not_wait_for_a_commit_that_hangs(lab):
 # ---------------------------------------------------------------- marks
 
 
+@pytest.mark.every_road
 def test_marks_are_remembered_by_the_table_and_not_by_the_process(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -702,6 +730,7 @@ def partitioned(lab):
                     statistics_columns=("step_name",))  # fmt: skip
 
 
+@pytest.mark.every_road
 def test_rows_go_to_their_partitions_and_come_back(lab):
     table = lab.ready(partitioned(lab))
     rows = pa.table(
@@ -751,6 +780,7 @@ def test_a_spec_of_other_partitions_is_an_error_that_names_both(lab):
 # ---------------------------------------------------------------- scan and stats
 
 
+@pytest.mark.every_road
 def test_a_predicate_chooses_rows_and_columns_are_chosen_by_name(lab):
     table = lab.ready()
     lab.put(table, "p", 0, lab.rows(10))
@@ -794,6 +824,7 @@ def test_statistics_never_hide_a_row(lab):
 DAY_US = 1_704_067_200_000_000
 
 
+@pytest.mark.every_road
 def test_stats_count_rows_files_and_bytes_exactly(lab):
     table = lab.ready()
     sizes = []

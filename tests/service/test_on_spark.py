@@ -224,7 +224,7 @@ def test_what_only_spark_can_read_is_read_through_the_jvm(working: Load) -> None
     entry.write_text(features + '"writerFeatures":["deletionVectors","checkConstraints","appendOnly","invariants"]}}\n')
     with connect("jvm") as client:
         rows = client.get_table_info()["row_count"]
-        report = client.generate_summary_report(days=100_000)
+        report = client.generate_summary_report(days=36_000)
         client.write_log_rows([ROW])
         assert client.get_table_info()["row_count"] == rows + 1
     assert report["total_executions"] == rows

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from datetime import datetime, timezone
-from pathlib import Path
 
 import pytest
 
 from sfwriter import LogWriter, WriterConfig
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterSchemaError, WriterTableError
 from sfwriter.spark import examine
-from sfwriter.spark.installed import DELTA_CONF, delta_jars
 
 ROW = {"run_id": "r", "phase": "gold", "step_name": "s", "metadata": {"a": "it's \\ 日本"}}
 MOMENT = datetime(2024, 3, 10, 2, 30, 0, 123456, tzinfo=timezone.utc)
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore::DeprecationWarning:google")]
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def remote(spark, tmp_path_factory):
-    """A session of a server in a process of its own."""
-    pytest.importorskip("grpc")
-    import pyspark
-    from pyspark.sql.connect.session import SparkSession
-
-    folder = tmp_path_factory.mktemp("connect")
-    port = free_port()
-    conf = {
-        **DELTA_CONF,
-        "spark.connect.grpc.binding.port": str(port),
-        "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.leafNodeDefaultParallelism": "1",
-        "spark.databricks.delta.snapshotPartitions": "1",
-        "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-    }
-    home = Path(pyspark.__file__).parent
-    command = [str(home / "bin" / "spark-submit"), "--master", "local[2]", "--jars", ",".join(delta_jars())]
-    for name, value in conf.items():
-        command += ["--conf", f"{name}={value}"]
-    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
-    command += [str(next((home / "jars").glob("spark-connect_*.jar")))]
-    environ = {"PYSPARK_PYTHON": sys.executable, **os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environ, start_new_session=True)
-    try:
-        until = time.monotonic() + 120
-        while True:
-            with socket.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, (folder / "log").read_text()[-3000:]
-            assert time.monotonic() < until, "the server of Spark Connect does not come up"
-            time.sleep(0.2)
-        session = SparkSession.builder.remote(f"sc://localhost:{port}").create()
-        yield session
-        session.stop()
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
 def test_a_session_of_connect_will_do(remote):

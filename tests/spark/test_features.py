@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from sfwriter import LogWriter, WriterConfig
 from sfwriter.exceptions import WriterTableError, WriterValidationError
@@ -120,3 +122,20 @@ def test_the_embedded_engine_says_that_it_needs_a_session(made_by_spark, config)
         writer.write_log_rows([ROW])
     assert "SparkSession" in str(caught.value)
     assert isinstance(config(), WriterConfig)
+
+
+@pytest.mark.parametrize("engine", ["embedded", "spark"])
+def test_a_named_producer_outlives_a_checkpoint_that_spark_writes(spark, open_writer, engine):
+    writer = open_writer(engine, producer_id="named")
+    for _ in range(2):
+        writer.write_log_rows([ROW])
+    location = writer.get_table_info()["location"]
+    assert "delta.setTransactionRetentionDuration" in DeltaTable(location).metadata().configuration
+
+    jvm = spark._jvm.org.apache.spark.sql.delta.DeltaLog
+    jvm.forTable(spark._jsparkSession, location).checkpoint()
+
+    assert list(Path(location, "_delta_log").glob("*.checkpoint*"))
+    assert writer.committed_sequence == 1
+    assert open_writer("embedded", producer_id="named").committed_sequence == 1
+    assert open_writer("spark", producer_id="named").write_log_rows([ROW])["batch_id"] == "named:2"
