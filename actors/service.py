@@ -27,7 +27,7 @@ from actors.options import (
     spark_options,
 )
 from actors.spark_host import SparkActor
-from actors.spark_table import SparkCalls
+from actors.spark_table import FIRST_WAKE_S, SparkCalls
 from actors.wire import cause_of
 from sfwriter import __version__
 from sfwriter.clock import SystemClock
@@ -381,7 +381,7 @@ def _start_spark(name: str, config: WriterConfig) -> None:
         _check_same(name, config, _patient_get(coordinator.configuration.remote, START_TIMEOUT_S))
     actor = cast("Any", SparkActor).options(**spark_options(name)).remote(name, config)
     try:
-        SparkCalls(name).wait_for("awake")
+        SparkCalls(name).wait_for("awake", FIRST_WAKE_S)
     except BaseException:
         if coordinator is None:
             ray.kill(actor)

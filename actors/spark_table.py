@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 WAKE_S = 180.0
 """How long a call waits for a JVM that starts: 10 s as a rule, a minute on a machine that is busy otherwise."""
 
+FIRST_WAKE_S = 660.0
+"""The same at a service's start, which may have to fetch Delta's jars."""
+
 ASK_AGAIN_S = 0.2
 """Between questions to an actor that Ray is starting again."""
 
@@ -93,14 +96,14 @@ class SparkCalls:
                 suggestions=["start it again: Service.start(config, name=…)"],
             ) from error
 
-    def wait_for(self, method: str) -> Any:
+    def wait_for(self, method: str, patience_s: float = WAKE_S) -> Any:
         """What `awake` or `ping` says, as soon as there is somebody to say it.
 
         Raises:
-            WriterTableError: nobody did for `WAKE_S`.
+            WriterTableError: nobody did for so many seconds.
             WriterConfigurationError: what Spark needs is missing where the actor runs.
         """
-        deadline = self._clock.monotonic() + WAKE_S
+        deadline = self._clock.monotonic() + patience_s
         while True:
             left = deadline - self._clock.monotonic()
             try:

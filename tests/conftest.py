@@ -94,15 +94,12 @@ def remote(spark, tmp_path_factory):
     folder = tmp_path_factory.mktemp("connect")
     port = _free_port()
     conf = {
+        **SPARK_CONF,
         **DELTA_CONF,
         "spark.connect.grpc.binding.port": str(port),
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.leafNodeDefaultParallelism": "1",
-        "spark.databricks.delta.snapshotPartitions": "1",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
     home = Path(pyspark.__file__).parent
     command = [str(home / "bin" / "spark-submit"), "--master", "local[2]", "--jars", ",".join(delta_jars())]

@@ -46,7 +46,6 @@ def test_columns_are_added_once_and_rows_and_files_stay(lab):
     assert after.schema.field("rows_written").type == pa.int32()
 
 
-@pytest.mark.every_road
 def test_a_table_that_is_not_there_is_not_made_for_its_columns(lab):
     table = lab.open()
 

@@ -66,7 +66,6 @@ def test_many_that_ensure_at_once_get_one_table(lab):
     assert versions == [0, 0, 0, 0]
 
 
-@pytest.mark.every_road
 def test_nothing_is_there_before_ensure(lab):
     table = lab.open()
     assert table.stats().exists is False
@@ -74,7 +73,6 @@ def test_nothing_is_there_before_ensure(lab):
     assert (watermark.sequence, watermark.version, dict(watermark.marks)) == (None, -1, {})
 
 
-@pytest.mark.every_road
 def test_rows_are_not_staged_where_no_table_was_made(lab):
     with pytest.raises(WriterTableError):
         lab.stage(lab.open(), "p", 0)
@@ -116,7 +114,6 @@ def test_a_table_that_was_replaced_by_another_is_an_error(lab):
     assert lab.sequence(other, "p") is None
 
 
-@pytest.mark.every_road
 def test_a_spec_of_another_column_type_is_refused(lab):
     lab.ready()
     other = LOG_SCHEMA.set(LOG_SCHEMA.get_field_index("phase"), pa.field("phase", pa.int64()))
@@ -165,7 +162,6 @@ def test_sorting_puts_each_time_into_few_files(lab):
     assert table.run(Survey("error_message"))["partitions"][""].ranges == (None,)
 
 
-@pytest.mark.every_road
 def test_history_tells_the_newest_versions(lab):
     table = lab.ready()
     for number in range(3):
@@ -199,7 +195,6 @@ def test_a_commit_that_replaces_leaves_its_own_rows_and_all_numbers(lab):
     assert table.stats().rows == 0
 
 
-@pytest.mark.every_road
 def test_a_checkpoint_changes_nothing_that_is_seen(lab):
     table = lab.ready()
     lab.put(table, "p", 0)
@@ -213,7 +208,6 @@ def test_a_checkpoint_changes_nothing_that_is_seen(lab):
 # ---------------------------------------------------------------- stage
 
 
-@pytest.mark.every_road
 def test_staged_rows_are_seen_by_nobody(lab):
     table = lab.ready()
     staged = lab.stage(table, "p", 0)
@@ -250,7 +244,6 @@ def test_batches_are_staged_together_in_their_order(lab):
     assert [row["step_name"] for row in lab.read(table, ["step_name"])] == ["0a", "0b", "1a", "1b"]
 
 
-@pytest.mark.every_road
 def test_batches_of_different_columns_are_staged_together(lab):
     table = lab.ready()
     batches = [
@@ -269,7 +262,6 @@ def test_batches_without_rows_give_no_files(lab):
     assert table.stage([]).files == ()
 
 
-@pytest.mark.every_road
 def test_stamps_are_filled_by_staging(lab):
     clock = ManualClock()
     spec = lab.spec(name="logs.quarantine", schema=QUARANTINE_SCHEMA, stamps=QUARANTINE_STAMPS)
@@ -346,7 +338,6 @@ def test_a_file_that_reaches_its_size_is_closed(lab):
     assert sorted(row["rows_written"] for row in lab.read(table, ["rows_written"])) == list(range(40_000))
 
 
-@pytest.mark.every_road
 def test_discarded_files_are_gone_and_may_be_discarded_again(lab):
     table = lab.ready()
     staged = lab.stage(table, "p", 0)
@@ -387,7 +378,6 @@ def test_a_number_cannot_be_committed_twice(lab):
     assert table.stats().rows == 3
 
 
-@pytest.mark.every_road
 def test_a_lower_number_cannot_be_committed(lab):
     table = lab.ready()
     for number in range(4):
@@ -471,7 +461,6 @@ def test_numbers_are_committed_without_files(lab):
     assert table.stats().rows == 0
 
 
-@pytest.mark.every_road
 def test_several_numbers_are_one_step(lab):
     table = lab.ready()
     staged = [lab.stage(table, "p", number) for number in range(3)]
@@ -501,7 +490,6 @@ def test_numbers_may_be_as_large_as_delta_allows(lab):
     assert set(found.marks) == {largest}
 
 
-@pytest.mark.every_road
 def test_a_commit_to_a_table_that_was_never_made_is_an_error(lab):
     with pytest.raises(WriterTableError):
         lab.open().commit(lab.group(lab.advance("p", 0)))
@@ -524,7 +512,6 @@ def test_lost_files_are_named_by_the_position_of_their_batch(lab):
     assert table.stats().rows == 9
 
 
-@pytest.mark.every_road
 def test_a_file_of_another_size_is_lost(lab):
     table = lab.ready()
     staged = lab.stage(table, "p", 0)
@@ -616,7 +603,6 @@ def test_a_commit_that_was_lost_is_found_missing_by_looking(lab):
     assert faulty.calls["commit"] == 2
 
 
-@pytest.mark.every_road
 def test_a_commit_that_arrives_after_its_repetition_is_refused(lab):
     faulty = FaultyEngine(lab.engine())
     table = faulty.open(lab.spec())
@@ -824,7 +810,6 @@ def test_statistics_never_hide_a_row(lab):
 DAY_US = 1_704_067_200_000_000
 
 
-@pytest.mark.every_road
 def test_stats_count_rows_files_and_bytes_exactly(lab):
     table = lab.ready()
     sizes = []

@@ -8,7 +8,9 @@ import pytest
 
 from sfwriter import LogWriter, WriterConfig
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterSchemaError, WriterTableError
+from sfwriter.maintenance.takeover import take_over
 from sfwriter.spark import examine
+from sfwriter.storage.delta_spark import DeltaSparkEngine
 
 ROW = {"run_id": "r", "phase": "gold", "step_name": "s", "metadata": {"a": "it's \\ 日本"}}
 MOMENT = datetime(2024, 3, 10, 2, 30, 0, 123456, tzinfo=timezone.utc)
@@ -96,3 +98,19 @@ def test_frames_pass_the_gate_on_the_server_and_come_through_the_driver_in_bound
     assert (first["rows_written"], again["already_written"], quality["valid_rows"]) == (50, True, 10)
     assert (aside["rows_written"], aside["quarantined_rows"]) == (49, 1)
     assert sorted(rows) == sorted([*range(50), *range(49)])
+
+
+def test_a_table_of_sparks_own_making_is_taken_over(remote, tmp_path):
+    config = WriterConfig(warehouse=str(tmp_path), enable_optimization=False)
+    location = f"{tmp_path}/analytics/pipeline_logs"
+    remote.sql("SELECT 'gold' AS phase, 's' AS step_name, 1 AS rows_written").write.format("delta").save(location)
+
+    looked = take_over(config, DeltaSparkEngine(remote), dry_run=True)
+    done = take_over(config, DeltaSparkEngine(remote))
+
+    assert (looked["changed"], done["changed"], done["version"]) == (False, True, 1)
+    assert looked["columns_added"] == done["columns_added"]
+    assert done["narrower_columns"] == {"rows_written": "int32"}
+    with LogWriter(remote, config) as writer:
+        assert writer.write_log_rows([ROW])["rows_written"] == 1
+        assert writer.get_table_info()["row_count"] == 2

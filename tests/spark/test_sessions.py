@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sfwriter
-from sfwriter import LogWriter
+from sfwriter import LogWriter, WriterConfig
 from sfwriter.exceptions import WriterConfigurationError
 from sfwriter.spark import installed
 
@@ -113,7 +113,7 @@ def test_a_session_without_delta_is_told_what_to_add(spark):
         """
         import sfwriter
         from pyspark.sql import SparkSession
-        from sfwriter import LogWriter
+        from sfwriter import LogWriter, WriterConfig
         from sfwriter.exceptions import WriterConfigurationError
 
         plain = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
@@ -182,3 +182,18 @@ def test_a_session_that_was_stopped_or_died_is_an_error_that_says_so_and_nothing
     assert lines[2:5] == ["committed 0", "session_stopped", "written p:1"]
     assert lines[5].startswith("session_")
     assert lines[6] == "committed 1"
+
+
+def test_a_writer_without_a_session_takes_one_where_its_engine_is_spark(spark, tmp_path):
+    config = WriterConfig(engine="spark", warehouse=str(tmp_path), enable_optimization=False)
+    with LogWriter(config=config) as writer:
+        writer.write_log_rows([{"phase": "gold", "step_name": "s"}])
+        assert writer.get_table_info()["engine"] == "delta-spark"
+    assert not spark.sparkContext._jsc.sc().isStopped()
+    with pytest.raises(WriterConfigurationError, match="other settings"):
+        LogWriter(config=config.replace(spark_conf={"spark.driver.memory": "3g"}))
+
+
+def test_a_session_beside_another_engine_is_a_mistake_that_is_told(spark):
+    with pytest.raises(WriterConfigurationError, match="engine is 'delta-rs', and a SparkSession was given"):
+        LogWriter(spark, WriterConfig(engine="delta-rs"))
