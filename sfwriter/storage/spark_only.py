@@ -161,7 +161,7 @@ class SparkOnlyTable:
             with reported_by_spark("commit to", self._spec), self._bridge.acting() as session:
                 size = max(1, -(-rows.nbytes // self._spec.max_file_bytes))
                 writer = (
-                    session.createDataFrame(rows).coalesce(size).write.format("delta")
+                    _frame(session, rows).coalesce(size).write.format("delta")
                     .mode("overwrite" if group.replaces and first else "append")
                     .option("txnAppId", advance.producer_id)
                     .option("txnVersion", str(advance.upto))
@@ -252,3 +252,12 @@ class SparkOnlyTable:
             raise
         except Exception as error:
             raise spark_error(error, "maintain", self._spec) from error
+
+
+def _frame(session: Any, rows: pa.Table) -> Any:
+    if rows.num_rows:
+        return session.createDataFrame(rows)
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    # Spark Connect takes no columns from a table without rows.
+    return session.createDataFrame([], from_arrow_schema(rows.schema, prefer_timestamp_ntz=False))

@@ -716,7 +716,6 @@ def partitioned(lab):
                     statistics_columns=("step_name",))  # fmt: skip
 
 
-@pytest.mark.every_road
 def test_rows_go_to_their_partitions_and_come_back(lab):
     table = lab.ready(partitioned(lab))
     rows = pa.table(
