@@ -95,7 +95,8 @@ class SparkHost:
         with self._lasting():
             reader = self._table(spec, table_id).scan(columns, predicate)
             yield reader.schema
-            yield from reader
+            for batch in reader:  # noqa: UP028  Ray talks to a generator, which a reader is not
+                yield batch
 
     def ping(self) -> dict[str, Any]:
         """Who and where it is, how many commits are under way, and its own memory with that of its JVM."""
