@@ -47,6 +47,7 @@ class EncodedBatch:
         run_id: the run id that the result names.
         beside: table name (`schema.table`) to the rows that the same batch puts into that table, in its types
             without its stamped columns. They are committed before `rows`.
+        nbytes: Arrow bytes of everything in it.
     """
 
     rows: pa.Table
@@ -54,12 +55,13 @@ class EncodedBatch:
     digest: str
     run_id: str
     beside: Mapping[str, pa.Table] = field(default_factory=dict)
+    nbytes: int = field(init=False, compare=False)
 
-    @property
-    def nbytes(self) -> int:
-        """Arrow bytes of everything in it."""
+    def __post_init__(self) -> None:
+        """Measure once what many ask for: Arrow walks all buffers, 60 µs for 30 columns."""
         aside = [] if self.quarantined is None else [self.quarantined]
-        return sum(int(table.nbytes) for table in (self.rows, *aside, *self.beside.values()))
+        nbytes = sum(int(table.nbytes) for table in (self.rows, *aside, *self.beside.values()))
+        object.__setattr__(self, "nbytes", nbytes)
 
     def by_table(self, log_table: str, quarantine_table: str) -> dict[str, pa.Table]:
         """Table name to its rows, in the order in which they are committed: the one that answers comes last."""

@@ -14,14 +14,14 @@ import re
 import uuid
 from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sfwriter.arrays import array_of, scalar_of
 from sfwriter.clock import SystemClock
-from sfwriter.dictionaries import alike, plain_column, plain_schema, plain_type
+from sfwriter.dictionaries import alike, is_encoded, plain_column, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
 from sfwriter.ingest.partitions import NULL_PARTITION, names_folder
 from sfwriter.storage.columns import check_writable, in_kept_type, is_narrower, with_null_marks
@@ -41,6 +41,9 @@ ROW_GROUP_ROWS = 131_072
 
 _LEAST_GROUP_ROWS = 4_096
 """Row groups below it cost more in headers and lost compression than an overshoot of the file size."""
+
+_SMALL_ROWS = 2_048
+"""Batches below it, on the average, are copied into one before they are written."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -123,27 +126,61 @@ def joined_rows(spec: TableSpec, batches: Sequence[BatchToStage], clock: Clock) 
     A text column is dictionary encoded where one of the batches has it so.
     """
     filled = [batch for batch in batches if batch.rows.num_rows]
-    schema = _schema_of(spec, filled)
+    runs = _runs(filled)
+    schema = _schema_of(spec, [run.batches[0] for run in runs])
     now = scalar_of((clock.now() - _EPOCH) // _MICROSECOND, pa.int64()).cast(pa.timestamp("us", "UTC"))
     if not filled:
         return schema.empty_table()
-    columns = {column.name: _joined([_part(spec, batch, column, now) for batch in filled]) for column in schema}
+    columns = {column.name: _joined([_part(spec, run, column, now) for run in runs]) for column in schema}
     # Parquet gives a dictionary up that changes within a row group.
     return pa.table(columns).unify_dictionaries()
 
 
-def _part(spec: TableSpec, batch: BatchToStage, column: pa.Field, now: Any) -> pa.ChunkedArray:
-    """What a batch has of a column."""
-    count = batch.rows.num_rows
+class _Run(NamedTuple):
+    """Neighbouring batches with the same columns, and the rows of all of them."""
+
+    batches: list[BatchToStage]
+    rows: pa.Table
+
+
+def _runs(batches: Sequence[BatchToStage]) -> list[_Run]:
+    """Batches as few tables: what is done for each column of each of many small ones takes longer than their rows."""
+    same: list[list[BatchToStage]] = []
+    for batch in batches:
+        if same and same[-1][0].rows.schema.equals(batch.rows.schema):
+            same[-1].append(batch)
+        else:
+            same.append([batch])
+    return [_Run(run, _rows_of(run)) for run in same]
+
+
+def _rows_of(run: list[BatchToStage]) -> pa.Table:
+    if len(run) == 1:
+        return run[0].rows
+    rows = pa.concat_tables([batch.rows for batch in run])
+    # Copied where they are small: Parquet's writer has a price for each chunk, too.
+    small = rows.num_rows < _SMALL_ROWS * len(run) and not any(is_encoded(column.type) for column in rows.schema)
+    return rows.combine_chunks() if small else rows
+
+
+def _part(spec: TableSpec, run: _Run, column: pa.Field, now: Any) -> pa.ChunkedArray:
+    """What a run of batches has of a column."""
+    count = run.rows.num_rows
     stamp = spec.stamps.get(column.name)
+    if stamp == "time":
+        return pa.chunked_array([pa.repeat(now.cast(column.type), count)])
     if stamp is not None:
-        value = now.cast(column.type) if stamp == "time" else scalar_of(_stamp(stamp, batch), column.type)
-        return pa.chunked_array([pa.repeat(value, count)])
-    position = batch.rows.schema.get_field_index(column.name)
-    if position < 0 or pa.types.is_null(batch.rows.schema.field(position).type):
+        texts = array_of([_stamp(stamp, batch) for batch in run.batches], pa.string())
+        places = [pa.repeat(place, batch.rows.num_rows) for place, batch in enumerate(run.batches)]
+        return pa.chunked_array([texts.take(pa.concat_arrays(places)).cast(column.type)])
+    position = run.rows.schema.get_field_index(column.name)
+    if position < 0 or pa.types.is_null(run.rows.schema.field(position).type):
         return pa.chunked_array([pa.nulls(count, column.type)])
-    found = batch.rows.column(position)
-    return _kept(spec, batch, column, found) if is_narrower(column.type, plain_type(found.type)) else found
+    found = run.rows.column(position)
+    if not is_narrower(column.type, plain_type(found.type)):
+        return found
+    parts = [_kept(spec, batch, column, batch.rows.column(position)) for batch in run.batches]
+    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], column.type)
 
 
 def _kept(spec: TableSpec, batch: BatchToStage, column: pa.Field, found: pa.ChunkedArray) -> pa.ChunkedArray:
