@@ -26,8 +26,9 @@ RATE_OVER_S = 60.0
 READ_TIMEOUT_S = 2.0
 """For the coordinator, when somebody waits: what is known is better than an error after half a minute."""
 
-LOOK_TIMEOUT_S, CARE_READ_TIMEOUT_S = 2.0, 0.5
-"""For the maintenance actor, whose answer is not worth waiting for: once a second, and when somebody waits."""
+LOOK_TIMEOUT_S, CARE_READ_TIMEOUT_S = 2.0, 0.01
+"""For the maintenance actor: once a second, and when somebody waits, beside the coordinator's own answer. It runs at
+a low priority, and what it said last is a second old at most."""
 
 
 class Totals:
@@ -68,6 +69,8 @@ class Metrics:
         self._writers_memory: dict[str, int | None] | None = None
         self._said_of_care: dict[str, Any] | None = None
         self._spark_memory: int | None = None
+        # Ray's control store is asked for a name once, not for each look.
+        self._handles: dict[str, Any] = {}
         self._history: deque[tuple[float, dict[str, Any]]] = deque(maxlen=int(HISTORY_S / SNAPSHOT_EVERY_S))
         threading.Thread(target=self._keep_looking, name="metrics", daemon=True).start()
 
@@ -112,7 +115,7 @@ class Metrics:
         """Look at the coordinator and at maintenance; at the writers, who are busy, or go by what they said last."""
         memory = None if everybody else self._writers_memory
         try:
-            coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
+            coordinator = self._handle("coordinator")
             asked = self._ask_for_care()
             look = ray.get(coordinator.look.remote(), timeout=timeout)
             if memory is None:
@@ -120,8 +123,10 @@ class Metrics:
                 memory = {writer["name"]: writer["memory_bytes"] for writer in writers}
                 self._writers_memory = memory
         except Exception:  # noqa: BLE001  a coordinator that is away is looked at again in a second
+            self._handles.pop("coordinator", None)
             return
-        care = self._care(asked, LOOK_TIMEOUT_S if everybody else CARE_READ_TIMEOUT_S)
+        hurried = not everybody and self._said_of_care is not None
+        care = self._care(asked, CARE_READ_TIMEOUT_S if hurried else LOOK_TIMEOUT_S)
         memory = {**memory, "coordinator": look["memory_bytes"], "metrics": process_memory().own}
         if look["engine"] == "spark":
             host = ask_spark(self._service) if everybody else None
@@ -147,9 +152,16 @@ class Metrics:
 
     def _ask_for_care(self) -> Any:
         try:
-            return ray.get_actor(actor_name(self._service, "maintenance"), namespace=NAMESPACE).look.remote()
+            return self._handle("maintenance").look.remote()
         except Exception:  # noqa: BLE001  it may be away, or in the middle of a start
+            self._handles.pop("maintenance", None)
             return None
+
+    def _handle(self, role: str) -> Any:
+        handle = self._handles.get(role)
+        if handle is None:
+            handle = self._handles[role] = ray.get_actor(actor_name(self._service, role), namespace=NAMESPACE)
+        return handle
 
     def _care(self, asked: Any, timeout: float) -> dict[str, Any] | None:
         """What the maintenance actor does; what it said last, if it does not answer in time; None without one."""
@@ -161,6 +173,7 @@ class Metrics:
             except GetTimeoutError:
                 pass
             except Exception:  # noqa: BLE001  it died
+                self._handles.pop("maintenance", None)
                 self._said_of_care = None
         return self._said_of_care
 

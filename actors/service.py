@@ -62,6 +62,7 @@ class Service:
         """Hold a running service; use `start` or `attach`."""
         self.name = name
         self.coordinator = coordinator
+        self._metrics: Any = None
 
     @classmethod
     def start(
@@ -148,15 +149,28 @@ class Service:
         return points
 
     def _ask_metrics(self, method: str) -> Any:
+        known, self._metrics = self._metrics, None
         try:
-            actor = ray.get_actor(actor_name(self.name, "metrics"), namespace=NAMESPACE)
-            return ray.get(getattr(actor, method).remote(), timeout=CALL_TIMEOUT_S)
+            try:
+                answer = self._answer_of_metrics(known, method)
+            except RayActorError:
+                if known is None:
+                    raise
+                answer = self._answer_of_metrics(None, method)  # another one may have taken its place
         except (ValueError, RayActorError, GetTimeoutError) as error:
             raise WriterError(
                 f"the metrics actor of service {self.name!r} does not answer: {_last_line(error)}",
                 suggestions=["look at health(); the service writes on without it"],
                 retriable=True,
             ) from error
+        return answer
+
+    def _answer_of_metrics(self, known: Any, method: str) -> Any:
+        """Its name is looked up once: that is one of three calls that an answer takes."""
+        actor = known or ray.get_actor(actor_name(self.name, "metrics"), namespace=NAMESPACE)
+        answer = ray.get(getattr(actor, method).remote(), timeout=CALL_TIMEOUT_S)
+        self._metrics = actor
+        return answer
 
     def prometheus(self) -> str:
         """`metrics` as the text that Prometheus reads.

@@ -38,10 +38,11 @@ def test_it_does_what_a_writer_does_and_says_how_far_it_is(start: Callable[..., 
             service.maintain(wrong)  # type: ignore[arg-type]
     with pytest.raises(WriterValidationError, match="retention"):
         service.maintain({"vacuum": True, "retention_hours": 1})
+    # On a busy machine it says what maintenance said last, up to a second ago.
+    wait_for(lambda: service.metrics()["maintenance"]["failures_total"] >= 3, "the failures are counted")
     care = service.metrics()["maintenance"]
     assert care["running"] is None
     assert care["last"]["table"] == info["table_fqn"]
-    assert care["failures_total"] >= 3
     assert service.health()["maintenance"]["state"] == "idle"
 
 
