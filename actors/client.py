@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from actors.courier import COURIER
 from actors.options import (
     CALL_TIMEOUT_S,
     INLINE_BYTES,
@@ -29,9 +30,10 @@ from actors.options import (
     PARCELS_IN_FLIGHT,
     actor_name,
 )
+from actors.parcels import Load, packed
 from actors.spark_table import engine_of
 from actors.window import Window
-from actors.wire import Ack, Entry, Parcel, Payload, cause_of, pack
+from actors.wire import Ack, cause_of
 from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
@@ -40,6 +42,8 @@ from sfwriter.runtime.channel import Receipt, Usage
 from sfwriter.writer import Call, LogWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.window import Outbound
     from sfwriter.config import WriterConfig
     from sfwriter.runtime.channel import Channel, Delivery
@@ -61,7 +65,7 @@ RECEIPT_LENGTH = 5
 
 
 class RemoteChannel:
-    """A `Channel` to a service. One thread sends; Ray's own threads bring the answers."""
+    """A `Channel` to a service. One thread sends what the process's courier does not take along."""
 
     def __init__(
         self,
@@ -85,10 +89,10 @@ class RemoteChannel:
         """
         self.service = service
         self.coordinator = coordinator
-        self._identity = identity
+        self.identity = identity
         self._sender = config.producer_id
         self._acks: list[Ack] = []
-        self._quarantine_table = f"{config.table_schema}.{config.quarantine_table_name}"
+        self.quarantine_table = f"{config.table_schema}.{config.quarantine_table_name}"
         self._linger_s = min(PARCEL_LINGER_S, config.linger_ms / 1000)
         self._window_bytes = window_bytes
         self._on_full = on_full
@@ -106,6 +110,10 @@ class RemoteChannel:
         self._closed = False
         self._peak = 0
         self._retries = 0
+        self._along = False
+        self._went = False
+        self._asleep = False
+        self._waiters = 0
 
     # ------------------------------------------------------------ the channel's calls
 
@@ -120,8 +128,9 @@ class RemoteChannel:
         future.set_running_or_notify_cancel()
         nbytes = delivery.batch.nbytes
         with self._changed:
-            wait = 0.0 if self._on_full == "raise" else delivery.wait_secs
-            roomy = self._changed.wait_for(lambda: self._closed or self._has_room(nbytes), wait)
+            roomy = self._closed or self._has_room(nbytes)
+            if not roomy and self._on_full != "raise":
+                roomy = self._wait_until(lambda: self._closed or self._has_room(nbytes), delivery.wait_secs)
             if self._closed:
                 raise WriterError("the client is closed; nothing of the call is written", suggestions=["connect again"])
             if not roomy:
@@ -134,7 +143,14 @@ class RemoteChannel:
                 self._thread = threading.Thread(target=self._run, name=f"sfwriter-{self.service}", daemon=True)
                 self._thread.start()
             self._hurried = self._hurried and delivery.patient
-            self._changed.notify_all()
+            if self._flying or delivery.patient or nbytes > INLINE_BYTES:
+                self._changed.notify_all()
+            else:
+                # Not told each time: it would wake, find nothing to do, and hold up those that have.
+                self._went = True
+                if self._asleep:
+                    self._changed.notify_all()
+                COURIER.call(self)
         return future
 
     def withdraw(self, future: Future[Receipt]) -> None:
@@ -170,13 +186,21 @@ class RemoteChannel:
                 left = None if deadline is None else deadline - self._clock.monotonic()
                 if left is not None and left <= 0:
                     return False
-                if not self._changed.wait(0.2 if left is None else min(left, 0.2)):
+                if not self._wait_until(lambda: not self._window.held, 0.2 if left is None else min(left, 0.2)):
                     self._hurry()
             return True
 
+    def _wait_until(self, met: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait, with the lock, for something that an answer brings."""
+        self._waiters += 1
+        try:
+            return self._changed.wait_for(met, timeout)
+        finally:
+            self._waiters -= 1
+
     def _hurry(self) -> None:
         """Have all that was sent staged at once. The call may overtake parcels on the way, so it says how many."""
-        self.coordinator.hurry.remote(self._identity, self._sender, self._parcels)
+        self.coordinator.hurry.remote(self.identity, self._sender, self._parcels)
 
     def uncommitted(self) -> list[dict[str, Any]]:
         """What is not settled: see `LogClient.uncommitted`."""
@@ -218,7 +242,7 @@ class RemoteChannel:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        self.coordinator.leave.remote(self._identity, self._taken_acks())
+        self.coordinator.leave.remote(self.identity, self._taken_acks())
 
     # ------------------------------------------------------------ the sending thread
 
@@ -229,9 +253,7 @@ class RemoteChannel:
                 if wait is None or wait > 0:
                     if self._closed and not self._window.held:
                         return
-                    idle = wait is None and self._acks and not self._flying
-                    if not self._changed.wait(ACKS_AFTER_S if idle else wait) and idle:
-                        self.coordinator.tell.remote(self._identity, self._taken_acks())
+                    self._pause(wait)
                 inbox, self._inbox = self._inbox, []
             for parcel, answer, error in inbox:
                 self._arrived(parcel, answer, error)
@@ -241,10 +263,22 @@ class RemoteChannel:
                 log.exception("the client of service %s cannot go on", self.service)
                 self._fail_all(error)
 
+    def _pause(self, wait: float | None) -> None:
+        """Sleep until something changes or `wait` is over; where nothing happens, tell the latencies."""
+        lively = wait is None and (self._went or self._acks or self._flying)
+        self._asleep = wait is None and not lively
+        self._went = False
+        woken = self._changed.wait(ACKS_AFTER_S if lively else wait)
+        self._asleep = False
+        if lively and not (woken or self._went or self._flying or self._closed) and self._acks:
+            self.coordinator.tell.remote(self.identity, self._taken_acks())
+
     def _wait_for(self) -> float | None:
         """Seconds until there is something to do: 0 now, None not before something changes."""
         if self._inbox:
             return 0.0
+        if self._along:
+            return None  # what comes behind a parcel must not overtake it
         oldest = self._window.oldest()
         # A full parcel always goes: the coordinator needs a file's worth at once, and the window bounds the bytes.
         full = self._window.queued_bytes >= PARCEL_BYTES
@@ -283,9 +317,65 @@ class RemoteChannel:
                 self._hurry()
 
     def _send(self, number: int, outbounds: list[Outbound]) -> None:
-        parcel = _parcel(number, outbounds, self._quarantine_table, self._sender, self._taken_acks())
-        answer = self.coordinator.deliver.remote(self._identity, parcel)
-        answer.future().add_done_callback(lambda done: self._take_in(number, done))
+        (parcel,) = packed([Load(number, outbounds, self._sender, self._taken_acks())], self.quarantine_table)
+        answer = self.coordinator.deliver.remote(self.identity, parcel)
+        answer.future().add_done_callback(partial(self._answered, number))
+
+    def _answered(self, number: int, done: Future[Any]) -> None:
+        error = done.exception()
+        self.take_in(number, None if error is not None else done.result(), error)
+
+    # ------------------------------------------------------------ what the courier calls
+
+    def take_along(self) -> Load | None:
+        """What may go with other clients' parcels: little, and nothing before it is unanswered.
+
+        Else None, and the own thread sees to it. `went_along` follows when it is on its way.
+        """
+        with self._changed:
+            if (
+                self._flying or self._hurried or self._inbox or self._window.queued_bytes > INLINE_BYTES
+                or self._window.must_ask() is not None or self._clock.monotonic() < self._resend_at
+            ):  # fmt: skip
+                self._changed.notify_all()
+                return None
+            taken = self._window.take(PARCEL_BYTES, PARCEL_BATCHES)
+            if not taken:
+                return None
+            number = self._parcels
+            self._parcels += 1
+            self._flying[number] = taken
+            self._along = True
+            return Load(number, taken, self._sender, self._taken_acks())
+
+    def went_along(self) -> None:
+        """The call is made: what comes behind it may go."""
+        with self._changed:
+            self._along = False
+            if self._window.queued_bytes or self._closed:
+                self._changed.notify_all()
+
+    def take_answer(self, number: int, answer: Any, error: BaseException | None) -> None:
+        """Settle a parcel that went along: at once where nothing but this library follows from it."""
+        with self._changed:
+            outbounds = self._flying.get(number, [])
+        if error is None and all(outbound.delivery.waited for outbound in outbounds):
+            self._arrived(number, answer, None)
+        else:
+            self.take_in(number, answer, error)
+
+    def give_up(self, error: BaseException) -> None:
+        """The courier failed: nothing may be left that nobody answers."""
+        self._along = False
+        self._fail_all(error)
+
+    def take_in(self, number: int, answer: Any, error: BaseException | None) -> None:
+        """Have the own thread settle a parcel."""
+        with self._changed:
+            self._inbox.append((number, answer, error))
+            self._changed.notify_all()
+
+    # ------------------------------------------------------------ answers
 
     def _taken_acks(self) -> tuple[Ack, ...]:
         acks, self._acks = self._acks, []
@@ -297,16 +387,12 @@ class RemoteChannel:
             secs = self._clock.monotonic() - outbound.queued_at + outbound.delivery.gate_secs
             self._acks.append(Ack(outbound.delivery.producer_id, outbound.tables, secs))
 
-    def _take_in(self, number: int, done: Future[Any]) -> None:
-        error = done.exception()
-        with self._changed:
-            self._inbox.append((number, None if error is not None else done.result(), error))
-            self._changed.notify_all()
-
     def _arrived(self, number: int, answer: Any, error: BaseException | None) -> None:
         """Settle the batches of a parcel, or send them again."""
         with self._changed:
-            outbounds = self._flying.pop(number)
+            outbounds = self._flying.pop(number, None)
+        if outbounds is None:
+            return  # given up since
         if error is not None:
             self._lost(outbounds, error)
             return
@@ -322,7 +408,8 @@ class RemoteChannel:
                     continue
                 del self._outbounds[outbound.future]
                 settled.append((outbound.future, outcome))
-            self._changed.notify_all()
+            if self._waiters or self._window.queued_bytes or self._closed:
+                self._changed.notify_all()
         for future, outcome in settled:
             if len(outcome) == RECEIPT_LENGTH:
                 producer_id, sequence, version, already, beside = outcome
@@ -486,41 +573,6 @@ class LogClient(LogWriter):
     ) -> Call:
         """As `write_execution_result`, without waiting. See `submit_log_rows`."""
         return self._send_off(self._encoder_of_run(execution_result, run_id), sequence, idempotency_key)
-
-
-def _parcel(
-    number: int, outbounds: list[Outbound], quarantine_table: str, sender: str | None, acks: tuple[Ack, ...]
-) -> Parcel:
-    batches = [outbound.delivery.batch for outbound in outbounds]
-    began = time.perf_counter()
-    content, shares = pack(batches, quarantine_table)
-    took = time.perf_counter() - began
-    if content.size <= INLINE_BYTES:
-        payload = Payload(inline=content.to_pybytes())
-    else:
-        payload = Payload(reference=[ray.put(content)])
-    entries = []
-    for outbound, own in zip(outbounds, shares, strict=True):
-        delivery = outbound.delivery
-        outbound.tables = tuple(share.table for share in own)
-        entries.append(
-            Entry(
-                delivery.producer_id,
-                outbound.number,
-                delivery.batch.digest,
-                delivery.stamp,
-                assigned=outbound.assigned,
-                resent=outbound.resent,
-                checked=delivery.checked,
-                expires=delivery.expires,
-                patient=delivery.patient,
-                wait_secs=delivery.wait_secs,
-                replaces=delivery.replaces,
-                shares=own,
-                gate_secs=delivery.gate_secs,
-            )
-        )
-    return Parcel(number, tuple(entries), payload, took, sender, acks)
 
 
 def _unanswered(service: str, outbound: Outbound, cause: BaseException | None) -> WriterTableError:

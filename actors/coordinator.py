@@ -153,18 +153,43 @@ class Coordinator:
             `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already, beside),
             or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on.
         """
-        sender = self._heard_of(client, parcel.sender)
+        return (await self._deliver([(client, parcel)]))[0]
+
+    async def deliver_all(self, parcels: list[tuple[str, Parcel]]) -> list[dict[str, Any]]:
+        """Take parcels of several clients of one process, and return when every batch of them is settled.
+
+        Args:
+            parcels: each with its client.
+
+        Returns:
+            For each what `deliver` returns.
+        """
+        return await self._deliver(parcels)
+
+    async def _deliver(self, parcels: list[tuple[str, Parcel]]) -> list[dict[str, Any]]:
         self._pool.warm_up()
-        self._figures.came(parcel)
-        done = [self._take(entry, parcel.payload, client, sender.weight) for entry in parcel.entries]
-        sender.queued += len(done)
-        if parcel.number < sender.hurried:
-            self._feed(Flushed())
+        waiting: list[tuple[Client, list[asyncio.Future[Any]]]] = []
+        events: list[Event] = []
+        for client, parcel in parcels:
+            sender = self._heard_of(client, parcel.sender)
+            self._figures.came(parcel)
+            taken = [self._hold(entry, parcel.payload, client, sender.weight) for entry in parcel.entries]
+            events += [held.given for held in taken]
+            if parcel.number < sender.hurried:
+                events.append(Flushed())
+            sender.queued += len(taken)
+            waiting.append((sender, [held.done for held in taken]))
+        self._feed(*events)
         try:
-            answers = await asyncio.gather(*done)
+            answers = [await asyncio.gather(*done) for _, done in waiting]
         finally:
-            sender.queued -= len(done)
-        return {"answers": answers, "window_bytes": self._clients.window(sender, self._clock.monotonic())}
+            for sender, done in waiting:
+                sender.queued -= len(done)
+        now = self._clock.monotonic()
+        return [
+            {"answers": settled, "window_bytes": self._clients.window(sender, now)}
+            for settled, (sender, _) in zip(answers, waiting, strict=True)
+        ]
 
     async def submit(
         self,
@@ -373,6 +398,12 @@ class Coordinator:
     # ------------------------------------------------------------ the machine
 
     def _take(self, entry: Entry, payload: Payload, client: str, weight: float) -> asyncio.Future[Any]:
+        held = self._hold(entry, payload, client, weight)
+        self._feed(held.given)
+        return held.done
+
+    def _hold(self, entry: Entry, payload: Payload, client: str, weight: float) -> _Held:
+        """Note a batch that the machine is to be told of."""
         ticket = next(self._count)
         parts = [self._part(share, entry.replaces) for share in entry.shares]
         now = self._clock.monotonic()
@@ -394,12 +425,11 @@ class Coordinator:
             weight=weight,
         )
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._held[ticket] = _Held(entry, payload, given, done)
+        held = self._held[ticket] = _Held(entry, payload, given, done)
         self._began[ticket] = now
         if entry.sequence is not None:
             self._newest[entry.producer_id, entry.sequence] = ticket
-        self._feed(given)
-        return done
+        return held
 
     def _part(self, share: Share, replaces: frozenset[str]) -> Part:
         name = share.table or self._log_table
@@ -411,10 +441,10 @@ class Coordinator:
             self._threads[table] = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{table}")
         return self._threads[table]
 
-    def _feed(self, event: Event) -> None:
+    def _feed(self, *events: Event) -> None:
         now = self._clock.monotonic()
-        self._figures.retries += isinstance(event, TRIED_AGAIN)
-        for command in self._machine.handle(event, now):
+        self._figures.retries += sum(isinstance(event, TRIED_AGAIN) for event in events)
+        for command in self._machine.handle_all(events, now):
             self._carry_out(command)
         self._set_alarm(now)
         if self._quiet and not self._machine.in_flight:

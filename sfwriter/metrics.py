@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from sfwriter.limits import process_memory
+from sfwriter.limits import resident_bytes
 
 if TYPE_CHECKING:
     from sfwriter.clock import Clock
@@ -85,7 +85,7 @@ class WriterMetrics:
 
     def _look_at_memory(self) -> None:
         self._memory_read_at = self._clock.monotonic()
-        self._peak_bytes = max(self._peak_bytes, process_memory().rss)
+        self._peak_bytes = max(self._peak_bytes, resident_bytes())
 
 
 def percentile(ordered: list[float], percent: float) -> float:

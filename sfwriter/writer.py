@@ -572,7 +572,7 @@ class LogWriter(Questions):
 
     def _write(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> WriteResult:
         try:
-            result = self._wait(self._send_off(encode, sequence, idempotency_key))
+            result = self._wait(self._send_off(encode, sequence, idempotency_key, waited=True))
         except WriterError as error:
             name = self._log_table.spec.name
             self._log.info("{}: a call failed: {}", name, error.message, table=name, error=type(error).__name__)
@@ -590,9 +590,16 @@ class LogWriter(Questions):
         )  # fmt: skip
         return result
 
-    def _send_off(self, encode: Callable[[], Gated], sequence: int | None, idempotency_key: str | None) -> Call:
+    def _send_off(
+        self,
+        encode: Callable[[], Gated],
+        sequence: int | None,
+        idempotency_key: str | None,
+        *,
+        waited: bool = False,
+    ) -> Call:
         producer_id, number, checked, expires = self._identity(sequence, idempotency_key)
-        return self._submit(encode, producer_id, number, checked=checked, expires=expires)
+        return self._submit(encode, producer_id, number, checked=checked, expires=expires, waited=waited)
 
     def _encoder_of_steps(self, step_results: Any, context: Any, run_id: str | None) -> Callable[[], Gated]:
         return lambda: self._encode(step_result_rows(step_results, context, run_id), run_id)
@@ -622,6 +629,7 @@ class LogWriter(Questions):
         patient: bool = False,
         series: Series | None = None,
         replaces: bool = True,
+        waited: bool = False,
     ) -> Call:
         """Send one batch on its way. Everything that goes wrong comes through the future."""
         self._check_process()
@@ -645,11 +653,10 @@ class LogWriter(Questions):
             future.set_result(self._result(gated, findings, None, started))
             return future
         # What was judged is all rows that were given: nobody is to keep those beside the batch's own.
-        gated = replace(
-            gated,
-            batch=replace(gated.batch, beside={**gated.batch.beside, **findings.beside}),
-            judged=Judged(gated.batch.rows),
-        )
+        batch = gated.batch
+        if findings.beside:
+            batch = replace(batch, beside={**batch.beside, **findings.beside})
+        gated = replace(gated, batch=batch, judged=Judged(batch.rows))
         delivery = Delivery(
             gated.batch,
             producer_id,
@@ -664,6 +671,7 @@ class LogWriter(Questions):
             replaces=replaced_tables(self.config, gated.batch) if replaces else frozenset(),
             gate_secs=gate_secs,
             made=_made_files(gated),
+            waited=waited,
         )
         try:
             inner = self._channel.submit(delivery)

@@ -55,6 +55,8 @@ class Committing:
         for stand, step in zip(plan.stands, plan.group.advances, strict=True):
             stand.advance(step, event.version, core.limits.remembered_marks)
         passed: dict[Stand, None] = {}
+        lane.expect(_waited_for(plan.jobs), core.now, core.limits)
+        core.ring_at(lane.expected_until, lane)
         for job in plan.jobs:
             job.state = JobState.GONE
             for piece in job.pieces:
@@ -156,6 +158,11 @@ class Committing:
         for piece in [piece for job in jobs for piece in job.pieces]:
             if piece.batch.state is not BatchState.DONE:
                 self._core.refuse(piece.batch, Reason.COMMIT_FAILED, fault)
+
+
+def _waited_for(jobs: Iterable[Job]) -> int:
+    """Batches whose callers wait for them."""
+    return sum(not (piece.dead or piece.landed or piece.batch.patient) for job in jobs for piece in job.pieces)
 
 
 def _at(jobs: list[Job], positions: Iterable[int]) -> list[Job]:

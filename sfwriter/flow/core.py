@@ -111,6 +111,8 @@ class Core:
 
     def seal(self, lane: Lane, parts: int = 1) -> None:
         """Make a job of what is open in a lane, or so many jobs at most."""
+        if lane.idle:
+            lane.busy_since = self.now
         lane.seal(parts)
         self.requeue(lane)
 

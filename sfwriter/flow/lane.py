@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 
+COMPANY_SHARE = 0.5
+"""Of the time that the last job took from its seal to its commit: how long those are awaited that it answered."""
+
 
 class Lane:
     """The accumulator and the jobs of one table.
@@ -26,6 +29,9 @@ class Lane:
         open_bytes, open_count: of those that were not dropped.
         open_until: when they are sealed whatever comes; NEVER where there are none.
         eager: one of them is not patient, so an idle table takes them at once.
+        expected: batches that the last commit acknowledged and that were not patient: whoever waited for those is
+            soon back with the next ones, and they are worth waiting for until `expected_until`.
+        busy_since: when the lane ceased to be idle.
         sealed: jobs that wait for a staging slot, in order.
         staging: how many are being staged.
         staged: jobs that wait for a commit.
@@ -38,8 +44,9 @@ class Lane:
     """
 
     __slots__ = (
-        "committing", "conflicts", "eager", "failures", "not_before", "open", "open_bytes", "open_count", "open_until",
-        "read_failures", "read_not_before", "reading", "seal_count", "sealed", "staged", "staging", "table", "wanted",
+        "busy_since", "committing", "conflicts", "eager", "expected", "expected_until", "failures", "not_before",
+        "open", "open_bytes", "open_count", "open_until", "read_failures", "read_not_before", "reading", "seal_count",
+        "sealed", "staged", "staging", "table", "wanted",
     )  # fmt: skip
 
     def __init__(self, table: str) -> None:
@@ -50,6 +57,9 @@ class Lane:
         self.open_count = 0
         self.open_until = NEVER
         self.eager = False
+        self.expected = 0
+        self.expected_until = float("-inf")
+        self.busy_since = float("-inf")
         self.seal_count = 0
         self.sealed: deque[Job] = deque()
         self.staging = 0
@@ -76,6 +86,7 @@ class Lane:
         self.open_bytes += piece.nbytes
         if not patient:
             self.eager = True
+            self.expected -= 1
         until = now + (limits.patient_linger_s if patient else limits.linger_s)
         self.open_until = min(self.open_until, until)
 
@@ -91,8 +102,22 @@ class Lane:
         return self.open_bytes >= limits.max_job_bytes
 
     def due(self, now: float) -> bool:
-        """Whether the open pieces should wait no longer: they are old, or the table is idle."""
-        return self.open_count > 0 and (now >= self.open_until or (self.eager and self.idle))
+        """Whether the open pieces should wait no longer: they are old, or the table is idle and no company is near."""
+        if not self.open_count:
+            return False
+        return now >= self.open_until or (self.eager and self.idle and not self.expects(now))
+
+    def expects(self, now: float) -> bool:
+        """Whether batches are awaited that will likely come very soon."""
+        return self.expected > 0 and now < self.expected_until
+
+    def expect(self, count: int, now: float, limits: FlowLimits) -> None:
+        """Note that a commit has answered so many callers who waited for it.
+
+        What a commit without them would cost the others is what the last one took, so half of that is waited.
+        """
+        self.expected = count
+        self.expected_until = now + min(limits.linger_s, COMPANY_SHARE * (now - self.busy_since))
 
     def seal(self, parts: int = 1) -> None:
         """Make jobs of the open pieces. One without rows needs no staging and is staged at once.

@@ -54,7 +54,7 @@ from sfwriter.flow.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sfwriter.flow.budget import Budget
     from sfwriter.flow.limits import FlowLimits
@@ -105,9 +105,21 @@ class Machine:
             event: what happened.
             now: when, in seconds of any clock; one that goes backwards is taken to stand still.
         """
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[Event], now: float) -> list[Command]:
+        """Take events that happened together: what may begin does so when all are known.
+
+        Batches that come together find an idle table together, and share a job.
+
+        Args:
+            events: in their order.
+            now: as in `handle`.
+        """
         core = self._core
         core.now = max(now, core.now)
-        self._handlers[type(event)](event)
+        for event in events:
+            self._handlers[type(event)](event)
         if core.rings:
             self._ring()
         if core.dirty or core.queue or core.unplaced:

@@ -60,6 +60,7 @@ class Delivery:
         replaces: names of the tables whose rows it is to replace.
         gate_secs: what gate, rules and encoding took.
         made: files that hold the batch's rows for the log table; `batch.rows` is empty then.
+        waited: its caller waits for it inside the call, so nothing of his runs when it is settled.
     """
 
     batch: EncodedBatch
@@ -75,6 +76,7 @@ class Delivery:
     replaces: frozenset[str] = frozenset()
     gate_secs: float = 0.0
     made: MadeFiles | None = None
+    waited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,8 +131,13 @@ MUTANTS = {
     ),
     "never seal what waits for company": (
         "lane.py",
-        "        return self.open_count > 0 and (now >= self.open_until or (self.eager and self.idle))\n",
-        "        return self.open_count > 0 and self.eager and self.idle\n",
+        "        return now >= self.open_until or (self.eager and self.idle and not self.expects(now))\n",
+        "        return self.eager and self.idle and not self.expects(now)\n",
+    ),
+    "wait for ever for those whom the last commit answered": (
+        "lane.py",
+        "        return now >= self.open_until or (self.eager and self.idle and not self.expects(now))\n",
+        "        return self.eager and self.idle and self.expected <= 0\n",
     ),
     "stage what was refused meanwhile together with the rest": (
         "staging.py",

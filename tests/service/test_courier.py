@@ -1,0 +1,90 @@
+"""Clients of one process: they share calls, and nothing else."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors import connect
+from tests.service.support import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors import Service
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+CLIENTS, CALLS = 8, 12
+
+
+def rows(client: int, call: int) -> list[dict[str, Any]]:
+    run = f"run-{client}-{call}"
+    return [
+        {"run_id": run, "execution_id": run, "phase": "silver", "step_name": f"step-{step}", "success": True}
+        for step in range(7)
+    ]
+
+
+def test_clients_that_wait_share_commits_and_each_has_its_own_answers(start: Callable[..., Service]) -> None:
+    service = start()
+    clients = [connect(service.name) for _ in range(CLIENTS)]
+
+    def work(which: int) -> list[Any]:
+        return [clients[which].write_log_rows(rows(which, call)) for call in range(CALLS)]
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        found = list(threads.map(work, range(CLIENTS)))
+    for client, own in zip(clients, found, strict=True):
+        assert [result["batch_id"] for result in own] == [f"{client.producer_id}:{call}" for call in range(CALLS)]
+        assert all(result["rows_written"] == 7 for result in own)
+        assert client.get_metrics()["retries"] == 0
+        client.close()
+    versions = {result["version"] for own in found for result in own}
+    assert len(versions) <= CLIENTS * CALLS / 2
+    assert counted(table_of(service)) == (CLIENTS * CALLS * 7,) * 2
+
+
+def test_a_callback_that_waits_for_another_client_holds_nobody_up(start: Callable[..., Service]) -> None:
+    service = start()
+    with connect(service.name) as one, connect(service.name) as other:
+        other.write_log_rows(rows(1, 0))
+        written: Future[Any] = Future()
+        call = one.submit_log_rows(rows(0, 0))
+        call.add_done_callback(lambda _: written.set_result(other.write_log_rows(rows(1, 1))))
+        assert written.result(60)["rows_written"] == 7
+        assert one.write_log_rows(rows(0, 1))["rows_written"] == 7
+    assert counted(table_of(service)) == (28, 28)
+
+
+def test_what_is_given_without_waiting_keeps_its_order_beside_other_clients(start: Callable[..., Service]) -> None:
+    service = start()
+    with connect(service.name) as one, connect(service.name) as other, ThreadPoolExecutor(1) as thread:
+        beside = thread.submit(lambda: [other.write_log_rows(rows(1, call)) for call in range(CALLS)])
+        calls = [one.submit_log_rows(rows(0, call)) for call in range(200)]
+        one.flush()
+        ids = [call.result(60)["batch_id"] for call in calls]
+        assert ids == [f"{one.producer_id}:{number}" for number in range(200)]
+        assert one.get_metrics()["retries"] == 0
+        assert len(beside.result(60)) == CALLS
+    assert counted(table_of(service)) == ((200 + CALLS) * 7,) * 2
+
+
+def test_rows_that_are_refused_cost_no_other_client_anything(start: Callable[..., Service]) -> None:
+    service = start()
+    with connect(service.name, producer_id="twice") as one, connect(service.name) as other:
+        one.write_log_rows(rows(0, 0), sequence=0)
+        with ThreadPoolExecutor(2) as threads:
+            wrong = [threads.submit(one.write_log_rows, rows(0, call), sequence=0) for call in range(1, 6)]
+            right = [threads.submit(other.write_log_rows, rows(1, call)) for call in range(5)]
+            assert all(call.exception(60) is not None for call in wrong)
+            assert all(call.result(60)["rows_written"] == 7 for call in right)
+    assert counted(table_of(service)) == (42, 42)
+
+
+def table_of(service: Service) -> str:
+    """The folder of its log table."""
+    with connect(service.name) as client:
+        return str(client.get_table_info()["location"])
