@@ -172,7 +172,7 @@ class LogWriter(Questions):
         )
         self._columns: pa.Schema | None = None
         self._know_columns(stats)
-        self._watches = Watches(self._table_of, self._clock)
+        self._watches = Watches(_opener(self._engine, config, self._log_table), self._clock)
         self._maintainer = Maintainer(
             self._log_table,
             self._clock,
@@ -201,7 +201,7 @@ class LogWriter(Questions):
             flow_limits(config),
             self._log_table,
             self._quarantine_table,
-            lambda name: engine.open(further_table_spec(config, name)),
+            _opener(engine, config, self._log_table),
             clock=self._clock,
         )
         # Threads hold the channel and not the writer: one that is forgotten takes them along.
@@ -819,11 +819,6 @@ class LogWriter(Questions):
     def _by_table(self, rows: pa.Table) -> Mapping[str, pa.Table]:
         return {self.config.table_fqn: rows} if self._router is None else self._router.by_table(rows)
 
-    def _table_of(self, name: str) -> Table:
-        if name == self.config.table_fqn:
-            return self._log_table
-        return self._engine.open(further_table_spec(self.config, name))
-
     def _admit(self, rows: Any, run_id: str | None, made_run_id: str | None) -> Gated:
         if isinstance(rows, pa.Table):
             return self._gate.admit(rows, run_id, made_run_id=made_run_id, max_bytes=self._max_bytes)
@@ -883,6 +878,11 @@ def _made_files(gated: Gated) -> MadeFiles | None:
     if not isinstance(gated, FrameGated) or gated.staged is None:
         return None
     return MadeFiles(gated.staged, gated.staged_rows)
+
+
+def _opener(engine: Engine, config: WriterConfig, log_table: Table) -> Callable[[str], Table]:
+    """Opens tables by name. It does not hold the writer, which nothing may keep."""
+    return lambda name: log_table if name == config.table_fqn else engine.open(further_table_spec(config, name))
 
 
 def own_engine(config: WriterConfig) -> Engine:

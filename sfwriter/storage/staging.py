@@ -171,16 +171,16 @@ def _part(spec: TableSpec, run: _Run, column: pa.Field, now: Any) -> pa.ChunkedA
         return pa.chunked_array([pa.repeat(now.cast(column.type), count)])
     if stamp is not None:
         texts = array_of([_stamp(stamp, batch) for batch in run.batches], pa.string())
-        places = [pa.repeat(place, batch.rows.num_rows) for place, batch in enumerate(run.batches)]
-        return pa.chunked_array([texts.take(pa.concat_arrays(places)).cast(column.type)])
+        parts = [pa.repeat(text, batch.rows.num_rows) for text, batch in zip(texts, run.batches, strict=True)]
+        return pa.chunked_array([pa.concat_arrays(parts).cast(column.type)])
     position = run.rows.schema.get_field_index(column.name)
     if position < 0 or pa.types.is_null(run.rows.schema.field(position).type):
         return pa.chunked_array([pa.nulls(count, column.type)])
     found = run.rows.column(position)
     if not is_narrower(column.type, plain_type(found.type)):
         return found
-    parts = [_kept(spec, batch, column, batch.rows.column(position)) for batch in run.batches]
-    return pa.chunked_array([chunk for part in parts for chunk in part.chunks], column.type)
+    kept = [_kept(spec, batch, column, batch.rows.column(position)) for batch in run.batches]
+    return pa.chunked_array([chunk for part in kept for chunk in part.chunks], column.type)
 
 
 def _kept(spec: TableSpec, batch: BatchToStage, column: pa.Field, found: pa.ChunkedArray) -> pa.ChunkedArray:
