@@ -17,27 +17,21 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import pyarrow as pa
-
 from sfwriter.anomaly.watches import Watches
 from sfwriter.clock import SystemClock
 from sfwriter.config import WriterConfig
-from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterSchemaError, WriterValidationError
+from sfwriter.exceptions import WriterConfigurationError, WriterError, WriterValidationError
 from sfwriter.frames import MOST_WATCHED, Frames
-from sfwriter.ingest.gate import Gate, check_run_id
-from sfwriter.ingest.inputs import opened
-from sfwriter.ingest.partitions import rules_with_partitions
-from sfwriter.ingest.refusals import of_no_mappings
+from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.routes import Router
 from sfwriter.ingest.rows import execution_result_rows, step_result_rows
+from sfwriter.intake import Intake
 from sfwriter.maintenance.keeper import Keeper
 from sfwriter.maintenance.maintainer import Maintainer
 from sfwriter.metrics import WriterMetrics
 from sfwriter.modes import WriteMode
-from sfwriter.options import Rules
-from sfwriter.quality.rules import RulesError, RuleSet
 from sfwriter.quality.verdict import Judged
-from sfwriter.questions import Questions, check_limit
+from sfwriter.questions import check_limit
 from sfwriter.runtime.blueprint import (
     flow_limits,
     further_table_spec,
@@ -46,35 +40,33 @@ from sfwriter.runtime.blueprint import (
 )
 from sfwriter.runtime.bulk import BulkWrite
 from sfwriter.runtime.channel import Delivery, MadeFiles, Series
-from sfwriter.runtime.examining import Examiner, Findings, known_columns, rules_of
+from sfwriter.runtime.examining import Examiner, Findings, rules_of
 from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
-from sfwriter.runtime.frame_job import FrameGated, is_frame
+from sfwriter.runtime.frame_job import FrameGated
 from sfwriter.runtime.identity import Identity, identity_of
 from sfwriter.runtime.local import LocalChannel
-from sfwriter.runtime.reading import read_rows
 from sfwriter.runtime.replay import QuarantineReplay
-from sfwriter.runtime.routing import replaced_tables, routed, rows_by_table, tables_of
+from sfwriter.runtime.routing import replaced_tables, rows_by_table, tables_of
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
     from types import TracebackType
 
+    import pyarrow as pa
     from typing_extensions import Self
 
     from sfwriter.clock import Clock
-    from sfwriter.ingest.gate import Gated, Mode
-    from sfwriter.ingest.partitions import MoreRules
+    from sfwriter.ingest.gate import Gated
     from sfwriter.results import (
         AnomalyResult,
         BatchesResult,
         ExecutionBatchResult,
-        QualityResult,
         ReplayResult,
         WriteResult,
     )
     from sfwriter.runtime.channel import Channel, Receipt
-    from sfwriter.storage.engine import Engine, Table, TableStats
+    from sfwriter.storage.engine import Engine, Table
 
 _LOGGED = ("run_id", "batch_id", "version", "rows_written", "quarantined_rows", "already_written", "duration_secs")
 """Keys of a result that its log record has as structured fields."""
@@ -95,7 +87,7 @@ class Call(Future["WriteResult"]):
         return asyncio.wrap_future(self).__await__()
 
 
-class LogWriter(Questions):
+class LogWriter(Intake):
     """Writes log rows to one Delta table, each acknowledged row exactly once. Thread-safe.
 
     Example:
@@ -185,14 +177,6 @@ class LogWriter(Questions):
         self._budget_bytes = usage.budget_bytes
         self._max_bytes = usage.budget_bytes if usage.max_batch_bytes is None else usage.max_batch_bytes
         self._frames = Frames(config, self._log_table, self._clock, self._max_bytes)
-
-    _takes_frames = True
-    """Whether Spark DataFrames can be staged beside this writer's channel; the service's client cannot."""
-
-    def _more_rules(self, mode: Mode) -> MoreRules | None:
-        """What rows must have beside the built-in rules: a table to go to, a folder to lie in."""
-        named = None if self._router is None else self._router.breaches
-        return rules_with_partitions(named, self._partition_columns, mode)
 
     def _open_channel(self) -> Channel:
         """The way to the flow; the service's client has another one."""
@@ -462,83 +446,6 @@ class LogWriter(Questions):
         )
         return replay.run(repair, limit)
 
-    def validate_log_data_quality(
-        self, log_rows: Any, validation_rules: Mapping[str, Any] | None = None
-    ) -> QualityResult:
-        """Measure rows by rules, and write nothing.
-
-        A row is invalid where it breaks a rule or has a value that does not fit its column. Without rows the
-        rate is 100: none is invalid.
-
-        Args:
-            log_rows: as `write_log_rows` takes them.
-            validation_rules: column to a rule or a list of rules (SQL text, `Column`, pyarrow expressions);
-                None for those of the configuration, or the built-in ones where it has none.
-
-        Raises:
-            WriterValidationError: rules that do not parse, are not boolean, or name unknown columns; or
-                `log_rows` is nothing that holds rows.
-            WriterDataQualityError: `fail_fast` is on and the rows do not pass.
-        """
-        self._check_process()
-        if is_frame(log_rows):
-            return self._quality_of_frame(log_rows, validation_rules)
-        read = self._read(log_rows)
-        rules = self._rules
-        if validation_rules is not None:
-            rules = self._given_rules(validation_rules, read)
-        with self._gating:
-            judged = self._gate.judge(read, rules, max_bytes=self._max_bytes)
-        return self._examiner.quality(judged, rules)
-
-    def _quality_of_frame(self, frame: Any, validation_rules: Mapping[str, Any] | None) -> QualityResult:
-        self._check_frames()
-        given: Mapping[str, Any] = self.config.validation_rules
-        if validation_rules is not None:
-            given = _checked_rules(validation_rules, lambda rules: self._frames.check_rules(frame, rules))
-        return self._examiner.passed(self._frames.judge(frame, given, self._examiner.thresholds))
-
-    def _given_rules(self, given: Mapping[str, Any], rows: Any) -> RuleSet | None:
-        """Rules of a call; columns that only its rows have are known to them."""
-        made: list[RuleSet] = []
-        checked = _checked_rules(
-            given, lambda rules: made.append(RuleSet(rules, self._columns_with(rows), self._clock.now, self._by_spark))
-        )
-        return made[0] if checked else None
-
-    def _columns_with(self, rows: Any) -> pa.Schema:
-        known = known_columns(self._columns)
-        if not self.config.enable_schema_evolution:
-            return known
-        with self._gating:
-            given = self._gate.judge(rows, None, max_bytes=self._max_bytes).rows.schema
-        return pa.schema([*known, *(entry for entry in given if entry.name not in known.names)])
-
-    def detect_anomalies(self, log_rows: Any) -> AnomalyResult:
-        """Compare rows with the history of their steps, and write nothing: see `sfwriter.anomaly`.
-
-        Each row is judged by the earlier runs of the same pipeline, step and run mode, of which it takes
-        eight; where there is no table yet, by the other rows given.
-
-        Args:
-            log_rows: as `write_log_rows` takes them.
-
-        Raises:
-            WriterValidationError: it is nothing that holds rows, or one of them is no mapping.
-            WriterTableError: the table cannot be read.
-        """
-        self._check_process()
-        if is_frame(log_rows):
-            self._check_frames()
-            return self._watches.check({self.config.table_fqn: self._frames.watched(log_rows)})
-        read = self._read(log_rows)
-        with self._gating:
-            judged = self._gate.judge(read, None, max_bytes=self._max_bytes)
-        refusal = of_no_mappings(judged.misfits)
-        if refusal is not None:
-            raise refusal
-        return self._watches.check(self._by_table(judged.rows))
-
     # ------------------------------------------------------------ the end
 
     def close(self) -> None:
@@ -761,80 +668,6 @@ class LogWriter(Questions):
             self._metrics.failed(0.0)
             raise
 
-    # ------------------------------------------------------------ what is known of the table
-
-    def _encode(self, rows: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
-        """Pass rows through the gate; where they do not fit the columns known, look at the table once more."""
-        if is_frame(rows):
-            return self._encode_frame(rows, run_id, made_run_id)
-        rows = self._read(rows)
-        started = self._clock.monotonic()
-        try:
-            gated = self._admit(rows, run_id, made_run_id)
-        except WriterSchemaError:
-            if not self._know_columns(self._stats()):
-                raise
-            gated = self._admit(rows, run_id, made_run_id)
-        else:
-            if gated.new_columns and self._know_columns(self._stats()):
-                gated = self._admit(rows, run_id, made_run_id)
-        for note in gated.notes:
-            self._log.warning(note)
-        return replace(self._addressed(gated), secs=self._clock.monotonic() - started)
-
-    def _encode_frame(self, frame: Any, run_id: str | None, made_run_id: str | None = None) -> Gated:
-        """As `_encode`, on the executors of a Spark DataFrame."""
-        self._check_frames()
-        check_run_id(run_id)
-        gated = self._frames.admit(frame, run_id, made_run_id, self._examiner.asked)
-        if gated is None:
-            return self._admit([], run_id, made_run_id)
-        for note in gated.notes:
-            self._log.warning(note)
-        return gated
-
-    def _check_frames(self) -> None:
-        if not self._takes_frames:
-            raise WriterValidationError(
-                "Rows are expected, but a Spark DataFrame was given, which cannot be sent through the service.",
-                suggestions=[
-                    "Give it to LogWriter(spark, config), or send it in parts: write_batches(…) of Arrow batches."
-                ],
-            )
-
-    def _read(self, rows: Any) -> Any:
-        """The rows, no longer in an iterator."""
-        if isinstance(rows, (list, tuple)):
-            return rows
-        rows = opened(rows, self._max_bytes)
-        # Read before the gate is asked: whoever yields the rows may take long, or write a few itself.
-        return rows if isinstance(rows, pa.Table) else read_rows(rows, self._budget_bytes)
-
-    def _addressed(self, gated: Gated) -> Gated:
-        """The batch's rows at their tables."""
-        if self._router is None:
-            return gated
-        return replace(gated, batch=routed(self.config, gated.batch, self._router))
-
-    def _by_table(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        return {self.config.table_fqn: rows} if self._router is None else self._router.by_table(rows)
-
-    def _admit(self, rows: Any, run_id: str | None, made_run_id: str | None) -> Gated:
-        if isinstance(rows, pa.Table):
-            return self._gate.admit(rows, run_id, made_run_id=made_run_id, max_bytes=self._max_bytes)
-        # Dicts need the interpreter's lock all the way, but let go of it for moments in each Arrow call. Threads that
-        # fight for it at each of them wait 5 ms at a time: 64 of them did 110 calls a second. So they take turns.
-        with self._gating:
-            return self._gate.admit(rows, run_id, made_run_id=made_run_id, max_bytes=self._max_bytes)
-
-    def _know_columns(self, stats: TableStats) -> bool:
-        """Teach the gate the table's columns; False where it knew them."""
-        if stats.schema is None or stats.schema == self._columns:
-            return False
-        self._columns = stats.schema
-        self._gate = self._gate.with_schema(stats.schema)
-        return True
-
 
 def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
     """The configuration of a call to the constructor, or what is wrong with the call."""
@@ -855,22 +688,6 @@ def _given_config(spark: Any, config: WriterConfig | None) -> WriterConfig:
             suggestions=["leave engine out: a session says it", "or leave the session out"],
         )
     return config
-
-
-def _checked_rules(given: Mapping[str, Any], check: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any]:
-    """Rules of a call, after a check that may raise `RulesError`."""
-    try:
-        checked = Rules().check(given)
-        if checked:
-            check(checked)
-    except ValueError as error:
-        text = str(error) if isinstance(error, RulesError) else f"validation_rules {error}"
-        raise WriterValidationError(
-            text,
-            context={"field": "validation_rules", "problems": getattr(error, "problems", [text])},
-            suggestions=["a rule is a boolean SQL expression over a row's columns, e.g. 'duration_secs >= 0'"],
-        ) from None
-    return checked
 
 
 def _made_files(gated: Gated) -> MadeFiles | None:
