@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.runtime.query import figure, readable, rows_of, twice
+from sfwriter.runtime.query import figure, rows_since, twice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,8 +97,7 @@ def _report(table: TableReader, window: Window) -> SummaryReport:
 
 def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bool) -> SummaryReport | None:
     """The report; None where a number that is not finite spoils it."""
-    reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
-    with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
+    with rows_since(table, schema, _COLUMNS, (window.since, window.predicate), as_kept=as_kept) as log:
         log.tuples(_GROUPS)
         if as_kept and log.tuples(_SPOILED)[0][0]:
             return None

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.ingest.values import EPOCH, MICROSECOND
-from sfwriter.runtime.query import TIMES, figure, readable, rows_of, twice
+from sfwriter.runtime.query import TIMES, figure, rows_since, twice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,8 +73,7 @@ def _trends(table: TableReader, window: Window) -> TrendsResult:
 
 
 def _asked(table: TableReader, window: Window, schema: pa.Schema, *, as_kept: bool) -> list[dict[str, Any]]:
-    reader = table.scan(readable(schema, _COLUMNS), window.predicate(schema.names))
-    with rows_of(reader, _COLUMNS, as_kept=as_kept) as log:
+    with rows_since(table, schema, _COLUMNS, (window.since, window.predicate), as_kept=as_kept) as log:
         return log.dicts(_QUERY, [(window.since - EPOCH) // MICROSECOND])
 
 

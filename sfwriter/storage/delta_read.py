@@ -9,7 +9,10 @@ Never does: call `to_pyarrow_table`, `to_pyarrow_dataset` or `to_pandas`, which 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +23,7 @@ from sfwriter.storage.delta_features import check_readable_table
 from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.engine import TableStats
 from sfwriter.storage.faults import reported_by_delta
-from sfwriter.storage.place import place_of
+from sfwriter.storage.place import local_root, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from sfwriter.storage.engine import TableSpec
+
+
+_PATTERN = re.compile(r"[*?\[]|://")
+"""What DuckDB takes for more than one file, or for one elsewhere."""
 
 
 def arrow_schema(table: DeltaTable) -> pa.Schema:
@@ -96,6 +103,54 @@ def stats_of(table: DeltaTable, spec: TableSpec) -> TableStats:
             last_modified_ms=int(newest[0]["timestamp"]) if newest and "timestamp" in newest[0] else None,
             properties=dict(table.metadata().configuration),
         )
+
+
+def files_since(table: DeltaTable, spec: TableSpec, times: Sequence[str], since: datetime) -> list[str] | None:
+    """Data files on this machine's disk that may have rows whose time is `since` or later.
+
+    By the log's statistics, as far as there are any.
+
+    Args:
+        table: a handle with the list of files.
+        spec: of the table.
+        times: columns; a row's own time is the first of them that it has.
+        since: UTC.
+
+    Returns:
+        None where the rows are not simply those of such files: an object store, partition values, files elsewhere,
+        times that are none.
+    """
+    check_readable_table(table, spec)
+    root = local_root(spec.location)
+    if root is None or table.metadata().partition_columns or _PATTERN.search(str(root)):
+        return None
+    actions = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
+    paths = [unquote(path) for path in actions.column("path").to_pylist()]
+    if any(_PATTERN.search(path) or path.startswith("/") for path in paths):
+        return None
+    counts = _statistic(actions, "num_records")
+    kept, silent = [False] * len(paths), [True] * len(paths)
+    # Statistics are cut to milliseconds.
+    limit = since - timedelta(milliseconds=1)
+    for name in [name for name in times if name in arrow_schema(table).names]:
+        latest, nulls = _statistic(actions, f"max.{name}"), _statistic(actions, f"null_count.{name}")
+        if not all(value is None or isinstance(value, datetime) for value in latest):
+            return None
+        for place, value in enumerate(latest):
+            # The first time that a row has is its own: the others count where rows lack it.
+            has_none = nulls[place] is not None and nulls[place] == counts[place]
+            kept[place] |= silent[place] and not has_none and (value is None or _utc(value) >= limit)
+            silent[place] = silent[place] and nulls[place] != 0
+    return [str(root / path) for path, is_kept in zip(paths, kept, strict=True) if is_kept]
+
+
+def _statistic(actions: pa.Table, name: str) -> list[Any]:
+    """One for each file; None where it has none."""
+    return list(actions.column(name).to_pylist()) if name in actions.column_names else [None] * actions.num_rows
+
+
+def _utc(value: datetime) -> datetime:
+    return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
 
 
 def _rows_of(spec: TableSpec, path: str) -> int:

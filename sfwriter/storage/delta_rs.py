@@ -23,13 +23,14 @@ from sfwriter.storage.delta_commit import Committer, LogMemory, partition_clash
 from sfwriter.storage.delta_features import check_writable_table
 from sfwriter.storage.delta_log import DeltaHandle, LogDisk, TableIdentity, open_table
 from sfwriter.storage.delta_maintain import DeltaMaintainer
-from sfwriter.storage.delta_read import arrow_schema, scan_table, stats_of
+from sfwriter.storage.delta_read import arrow_schema, files_since, scan_table, stats_of
 from sfwriter.storage.engine import AddColumns, Checkpoint, TableStats, Watermark
 from sfwriter.storage.faults import reported_by_delta
 from sfwriter.storage.staging import discard_files, stage_batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from deltalake import DeltaTable
 
@@ -124,6 +125,10 @@ class DeltaRsTable:
     def scan(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.RecordBatchReader:
         """Stream the visible rows, in no particular order, in the table's types."""
         return scan_table(self._readable(), self._spec, columns, predicate)
+
+    def files(self, times: Sequence[str], since: datetime) -> list[str] | None:
+        """See `sfwriter.storage.delta_read.files_since`."""
+        return files_since(self._readable(), self._spec, times, since)
 
     def _readable(self) -> DeltaTable:
         table = self._opened()

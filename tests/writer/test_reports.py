@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from sfwriter import WriterSchemaError, WriterTableError, WriterValidationError
 from sfwriter.testing import ManualClock, MemoryEngine
@@ -399,3 +399,60 @@ def test_wrong_arguments_of_an_export_are_refused(filled, wrong, tmp_path):
         filled.export_analytics_data(**wrong)
     assert caught.value.suggestions
     assert not (tmp_path / "warehouse" / "exports").exists() or not list((tmp_path / "warehouse" / "exports").iterdir())
+
+
+SHAPES = {
+    "plain": ({}, True),
+    "partitioned": ({"partition_columns": ["phase"]}, False),
+    "a name with a pattern": ({"table_name": "runs"}, True),
+    "not finite": ({"schema_validation_mode": "ignore"}, True),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("days", [0.5, 7, 45])
+def test_files_and_streams_of_rows_give_the_same_reports(open_writer, tmp_path, monkeypatch, shape, days):
+    options, from_files = SHAPES[shape]
+    warehouse = tmp_path / ("it's [here]*" if "pattern" in shape else "it's here")
+    writer = open_writer(clock=ManualClock(NOW), warehouse=str(warehouse), **options)
+    rows = logged(120)
+    for start in range(0, 120, 30):
+        writer.write_log_rows(rows[start : start + 30])
+    if shape == "not finite":
+        writer.write_log_rows([{**rows[3], "duration_secs": math.nan, "validation_rate": math.inf}])
+    writer.write_log_rows([{"phase": "bronze", "step_name": "s"}])  # a file in which most columns have no value
+    table = type(writer._log_table)
+    files = []
+    ask = table.files
+    monkeypatch.setattr(table, "files", lambda *asked: files.append(ask(*asked)) or files[-1])
+    reports = [writer.generate_summary_report(days), writer.analyze_performance_trends(days)]
+    assert [found is not None for found in files] == [from_files and "pattern" not in shape] * len(files)
+    assert len(files) >= 2
+    monkeypatch.setattr(table, "files", lambda *_: None)
+    streamed = [writer.generate_summary_report(days), writer.analyze_performance_trends(days)]
+    assert json.loads(json.dumps(reports), parse_float=lambda text: round(float(text), 9)) == json.loads(
+        json.dumps(streamed), parse_float=lambda text: round(float(text), 9)
+    )
+
+
+def test_files_that_lack_columns_of_the_table_are_reported(open_writer, location):
+    rows = open_writer()._gate.encode(logged(8)).rows
+    DeltaTable.create(str(location()), rows.schema)
+    few = rows.select(["phase", "step_name", "start_time"])
+    write_deltalake(str(location()), few, mode="append", schema_mode="merge")
+    writer = open_writer(clock=ManualClock(NOW))
+    for count in (8, 16):
+        report = writer.generate_summary_report(90)
+        assert report["total_executions"] == sum(row["start_time"] is not None for row in logged(8)) * count // 8
+        assert report["total_rows_processed"] == 0
+        assert writer.analyze_performance_trends(90)["duration_trend"]["mean"] is None
+        write_deltalake(str(location()), few, mode="append", schema_mode="merge")
+
+
+def test_files_without_statistics_are_read(open_writer, location):
+    writer = open_writer(clock=ManualClock(NOW))
+    rows = writer._gate.encode(logged(8)).rows
+    write_deltalake(str(location("foreign")), rows, configuration={"delta.dataSkippingNumIndexedCols": "0"})
+    foreign = open_writer(clock=ManualClock(NOW), table_name="foreign")
+    assert foreign.generate_summary_report(90)["total_executions"] == 8
+    assert foreign.generate_summary_report(1)["total_executions"] == len(within(logged(8), 1))
