@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from deltalake import QueryBuilder
 
 from sfwriter.storage.columns import chosen
-from sfwriter.storage.delta_features import check_readable_table
+from sfwriter.storage.delta_features import check_readable_table, unreadable_features
 from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.engine import TableStats
 from sfwriter.storage.faults import reported_by_delta
@@ -117,12 +117,11 @@ def files_since(table: DeltaTable, spec: TableSpec, times: Sequence[str], since:
         since: UTC.
 
     Returns:
-        None where the rows are not simply those of such files: an object store, partition values, files elsewhere,
-        times that are none.
+        None where the rows are not simply those of such files: an object store, features that say so (deletion
+        vectors, names of columns), partition values, files elsewhere, times that are none.
     """
-    check_readable_table(table, spec)
     root = local_root(spec.location)
-    if root is None or table.metadata().partition_columns or _PATTERN.search(str(root)):
+    if root is None or _PATTERN.search(str(root)) or unreadable_features(table) or table.metadata().partition_columns:
         return None
     actions = pa.RecordBatchReader.from_stream(table.get_add_actions(flatten=True)).read_all()
     paths = [unquote(path) for path in actions.column("path").to_pylist()]

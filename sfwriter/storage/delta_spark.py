@@ -36,6 +36,7 @@ from sfwriter.storage.staging import stage_batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from deltalake import DeltaTable
 
@@ -171,6 +172,10 @@ class DeltaSparkTable(SparkLogTable):
         self._bridge.check()
         files = _plain_files(table)
         return scan_rows(self._bridge, self._spec, arrow_schema(table), columns, predicate, files=files)
+
+    def files(self, times: Sequence[str], since: datetime) -> None:  # noqa: ARG002  the signature of `HasFiles`
+        """None: a session's rows are read through the session."""
+        return
 
     def _counted_by_spark(self, table: DeltaTable) -> TableStats:
         self._bridge.check()
