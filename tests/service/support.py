@@ -19,7 +19,7 @@ def found_by(module: str, warehouse: Path) -> dict[str, Any]:
     environ = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         [sys.executable, "-m", module, str(warehouse)],
-        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=280, check=False,
+        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

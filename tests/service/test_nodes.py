@@ -11,7 +11,7 @@ from tests.service.support import counted, found_by
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.timeout(420)]
 
 
 def test_writers_are_on_several_nodes_and_one_may_die_under_load(tmp_path: Path) -> None:
