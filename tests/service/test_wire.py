@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.wire import pack, unpack
-from sfwriter.batch import EncodedBatch
+from actors.wire import Payload, Slice, pack, unpack
+from actors.writer import Writer
+from sfwriter.batch import EncodedBatch, Token
+from sfwriter.exceptions import WriterValidationError
+from sfwriter.storage.engine import TableSpec
 
 
 def batch(rows, *, quarantined=None, beside=None):
@@ -112,3 +115,18 @@ def test_bytes_that_were_changed_on_the_way_never_crash(data):
         with suppress(pa.ArrowException, OSError, UnicodeDecodeError):
             for table in unpack(payload):
                 table.to_pydict()
+
+
+@pytest.mark.parametrize(
+    "offsets", [(0, 0), (1, 0)], ids=["the same rows twice", "another order, which is measured one by one"]
+)
+def test_a_writer_believes_no_slice_that_is_larger_than_it_says(tmp_path, monkeypatch, offsets):
+    monkeypatch.setattr("actors.writer.use_returning_memory", lambda: None)
+    rows = pa.table({"a": ["x" * (1 << 20), "y"]})
+    content, _ = pack([batch(rows)], "s.q")
+    # Together they claim as much as there is; each of them by itself less than what it names.
+    slices = [Slice(Token("p", number), 0, offset, 1, 400_000) for number, offset in enumerate(offsets)]
+    spec = TableSpec("s.t", str(tmp_path / "t"), pa.schema([("a", pa.string())]))
+    with pytest.raises(WriterValidationError, match="claims 1 rows of 400000 bytes"):
+        Writer().stage(spec, [(Payload(inline=content.to_pybytes()), slices)])
+    assert not list(tmp_path.rglob("*.parquet"))
