@@ -51,12 +51,12 @@ from sfwriter.flow.vocabulary import (
     Ticked,
 )
 from sfwriter.limits import process_memory
-from sfwriter.runtime.blueprint import flow_limits, further_table_spec, log_table_spec, quarantine_table_spec
+from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.channel import Receipt
 from sfwriter.runtime.identity import identity_of
 from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.routing import replaced_tables, tables_of
-from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables
+from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables, table_opener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -115,19 +115,17 @@ class Coordinator:
         self._limits = replace(flow_limits(config), stage_timeout_s=STAGE_TIMEOUT_S)
         self._machine = Machine(self._limits, name=f"{self._life}-", seed=uuid.uuid4().int)
         engine = engine_of(service, config)
-
-        def further(name: str) -> Table:
-            return engine.open(further_table_spec(config, name))
-
         log_spec, quarantine_spec = log_table_spec(config), quarantine_table_spec(config)
         self._log_table, self._quarantine_table = log_spec.name, quarantine_spec.name
-        self._tables = OpenTables((engine.open(log_spec), engine.open(quarantine_spec)), further)
+        log_table = engine.open(log_spec)
+        open_table = table_opener(engine, config, log_table)
+        self._tables = OpenTables((log_table, engine.open(quarantine_spec)), open_table)
         self._threads: dict[str, ThreadPoolExecutor] = {}
         for calls in self._tables:
             # A table that is there now and gone later is never made anew. One that cannot be read says so in its turn.
             with contextlib.suppress(WriterError):
                 calls.table.stats()
-        self._direct = Direct(config, self._tables.of(self._log_table).table, further, self._clock)
+        self._direct = Direct(config, log_table, open_table, self._clock)
         self._pool = WriterPool(service, config.parallel_write_threads)
         self._held: dict[int, _Held] = {}
         self._count = itertools.count()
@@ -153,7 +151,7 @@ class Coordinator:
             `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already, beside),
             or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on.
         """
-        return (await self._deliver([(client, parcel)]))[0]
+        return (await self.deliver_all([(client, parcel)]))[0]
 
     async def deliver_all(self, parcels: list[tuple[str, Parcel]]) -> list[dict[str, Any]]:
         """Take parcels of several clients of one process, and return when every batch of them is settled.
@@ -164,9 +162,6 @@ class Coordinator:
         Returns:
             For each what `deliver` returns.
         """
-        return await self._deliver(parcels)
-
-    async def _deliver(self, parcels: list[tuple[str, Parcel]]) -> list[dict[str, Any]]:
         self._pool.warm_up()
         waiting: list[tuple[Client, list[asyncio.Future[Any]]]] = []
         events: list[Event] = []

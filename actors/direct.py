@@ -12,7 +12,7 @@ from sfwriter.ingest.gate import Gate
 from sfwriter.ingest.partitions import rules_with_partitions
 from sfwriter.ingest.routes import Router
 from sfwriter.runtime.examining import Examiner, Findings, rules_of
-from sfwriter.runtime.routing import routed
+from sfwriter.runtime.routing import by_table, routed
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Direct:
     """What a client does on its own side. Its calls go to `thread`, one at a time."""
 
-    def __init__(self, config: WriterConfig, log_table: Table, further: Callable[[str], Table], clock: Clock) -> None:
-        """Prepare; the table is looked at, and may be missing or unreadable. `further` opens others."""
+    def __init__(
+        self, config: WriterConfig, log_table: Table, open_table: Callable[[str], Table], clock: Clock
+    ) -> None:
+        """Prepare; the table is looked at, and may be missing or unreadable. `open_table` opens any."""
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self._config = config
         self._clock = clock
@@ -50,7 +52,7 @@ class Direct:
         )
         self._gate = gate if schema is None else gate.with_schema(schema)
         self._examiner = Examiner(config, rules)
-        self._watches = Watches(lambda name: log_table if name == config.table_fqn else further(name), clock)
+        self._watches = Watches(open_table, clock)
 
     def admit(self, rows: Any, run_id: str | None) -> tuple[Gated, EncodedBatch, Findings, float]:
         """What the gate says, the batch with what is committed beside it, what was found out, and the seconds it took.
@@ -75,17 +77,14 @@ class Direct:
 
     def remember(self, gated: Gated) -> None:
         """Rows that are committed belong to the history of their steps."""
-        self._watches.remember(self._by_table(gated.batch.rows))
+        self._watches.remember(by_table(self._config, gated.batch.rows, self.router))
 
     def _anomalies(self, gated: Gated) -> Any:
         try:
-            return self._watches.check(self._by_table(gated.batch.rows))
+            return self._watches.check(by_table(self._config, gated.batch.rows, self.router))
         except WriterError as error:  # which fails no write
             self._log.warning("{}: anomalies not looked for: {}", self._table.spec.name, error.message)
             return None
-
-    def _by_table(self, rows: Any) -> dict[str, Any]:
-        return {self._config.table_fqn: rows} if self.router is None else self.router.by_table(rows)
 
     def _know_columns(self) -> bool:
         schema = self._schema()

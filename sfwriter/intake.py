@@ -25,7 +25,7 @@ from sfwriter.questions import Questions
 from sfwriter.runtime.examining import known_columns
 from sfwriter.runtime.frame_job import is_frame
 from sfwriter.runtime.reading import read_rows
-from sfwriter.runtime.routing import routed
+from sfwriter.runtime.routing import by_table, routed
 
 if TYPE_CHECKING:
     import threading
@@ -137,7 +137,7 @@ class Intake(Questions):
         refusal = of_no_mappings(judged.misfits)
         if refusal is not None:
             raise refusal
-        return self._watches.check(self._by_table(judged.rows))
+        return self._watches.check(by_table(self.config, judged.rows, self._router))
 
     # ------------------------------------------------------------ the way in
 
@@ -193,9 +193,6 @@ class Intake(Questions):
         if self._router is None:
             return gated
         return replace(gated, batch=routed(self.config, gated.batch, self._router))
-
-    def _by_table(self, rows: pa.Table) -> Mapping[str, pa.Table]:
-        return {self.config.table_fqn: rows} if self._router is None else self._router.by_table(rows)
 
     def _admit(self, rows: Any, run_id: str | None, made_run_id: str | None) -> Gated:
         if isinstance(rows, pa.Table):

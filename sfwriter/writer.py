@@ -34,7 +34,6 @@ from sfwriter.quality.verdict import Judged
 from sfwriter.questions import check_limit
 from sfwriter.runtime.blueprint import (
     flow_limits,
-    further_table_spec,
     log_table_spec,
     quarantine_table_spec,
 )
@@ -47,6 +46,7 @@ from sfwriter.runtime.identity import Identity, identity_of
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.replay import QuarantineReplay
 from sfwriter.runtime.routing import replaced_tables, rows_by_table, tables_of
+from sfwriter.runtime.tables import table_opener
 from sfwriter.runtime.telling import Teller
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         WriteResult,
     )
     from sfwriter.runtime.channel import Channel, Receipt
-    from sfwriter.storage.engine import Engine, Table
+    from sfwriter.storage.engine import Engine
 
 _LOGGED = ("run_id", "batch_id", "version", "rows_written", "quarantined_rows", "already_written", "duration_secs")
 """Keys of a result that its log record has as structured fields."""
@@ -164,7 +164,7 @@ class LogWriter(Intake):
         )
         self._columns: pa.Schema | None = None
         self._know_columns(stats)
-        self._watches = Watches(_opener(self._engine, config, self._log_table), self._clock)
+        self._watches = Watches(table_opener(self._engine, config, self._log_table), self._clock)
         self._maintainer = Maintainer(
             self._log_table,
             self._clock,
@@ -185,7 +185,7 @@ class LogWriter(Intake):
             flow_limits(config),
             self._log_table,
             self._quarantine_table,
-            _opener(engine, config, self._log_table),
+            table_opener(engine, config, self._log_table),
             clock=self._clock,
         )
         # Threads hold the channel and not the writer: one that is forgotten takes them along.
@@ -695,11 +695,6 @@ def _made_files(gated: Gated) -> MadeFiles | None:
     if not isinstance(gated, FrameGated) or gated.staged is None:
         return None
     return MadeFiles(gated.staged, gated.staged_rows)
-
-
-def _opener(engine: Engine, config: WriterConfig, log_table: Table) -> Callable[[str], Table]:
-    """Opens tables by name. It does not hold the writer, which nothing may keep."""
-    return lambda name: log_table if name == config.table_fqn else engine.open(further_table_spec(config, name))
 
 
 def own_engine(config: WriterConfig) -> Engine:

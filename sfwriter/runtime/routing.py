@@ -32,6 +32,11 @@ def routed(config: WriterConfig, batch: EncodedBatch, router: Router) -> Encoded
     return replace(batch, rows=own, beside={**batch.beside, **tables})
 
 
+def by_table(config: WriterConfig, rows: pa.Table, router: Router | None) -> dict[str, pa.Table]:
+    """Rows at the tables that they are named for; without patterns at the configured one."""
+    return {config.table_fqn: rows} if router is None else router.by_table(rows)
+
+
 def rows_by_table(config: WriterConfig, batch: EncodedBatch) -> dict[str, pa.Table]:
     """The log's tables that the batch has rows for, and these rows."""
     tables = {**batch.beside, config.table_fqn: batch.rows}

@@ -18,13 +18,15 @@ from sfwriter.flow.vocabulary import (
     WatermarksFailed,
     WatermarksRead,
 )
+from sfwriter.runtime.blueprint import further_table_spec
 from sfwriter.storage.engine import CommitConflict, CommitUnknown, StagedFilesLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from sfwriter.config import WriterConfig
     from sfwriter.flow.vocabulary import Event
-    from sfwriter.storage.engine import CommitGroup, StagedBatch, Table
+    from sfwriter.storage.engine import CommitGroup, Engine, StagedBatch, Table
 
 log = logging.getLogger(__name__)
 
@@ -120,3 +122,8 @@ class OpenTables:
     def __iter__(self) -> Iterator[TableCalls]:
         """Those that are open."""
         return iter(list(self._calls.values()))
+
+
+def table_opener(engine: Engine, config: WriterConfig, log_table: Table) -> Callable[[str], Table]:
+    """Opens the tables of a configuration by their names; the log table is the one that is open already."""
+    return lambda name: log_table if name == config.table_fqn else engine.open(further_table_spec(config, name))
