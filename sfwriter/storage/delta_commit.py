@@ -1,11 +1,15 @@
-"""A commit through delta-rs: compare, write one log entry, and be certain how it ended.
+"""A commit: compare, make one log entry, and be certain how it ended.
 
 Receives: commit groups.
 Produces: receipts, or the outcomes of `sfwriter.storage.engine`.
 Guarantees: each producer's numbers are compared and swapped, however long the committer was frozen in
-    between; a receipt means visible and on the disk; an exception of delta-rs is looked into before
-    anything is said of the outcome.
-Never does: run for two threads at once (its owner locks); let a checkpoint's failure reach the caller.
+    between; a receipt means visible and on the disk; an exception is looked into before anything is said of
+    the outcome.
+Never does: run for two threads at once (its owner locks).
+
+An append to a table on a local disk is an entry of our own: whoever makes the entry after the version that was
+compared has swapped. What it takes the place of is delta-rs, which lists the whole log three times for a commit.
+Everything else goes through delta-rs.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import logging
 import math
 import re
 import threading
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 from deltalake import CommitProperties, Field, PostCommitHookProperties, Schema, Transaction
@@ -22,18 +27,24 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from sfwriter.exceptions import WriterError, WriterTableError
+from sfwriter.storage.checkpoints import Checkpoints
 from sfwriter.storage.columns import columns_to_add
 from sfwriter.storage.commit_notes import FIELD, CommitNote, CommitNotes
 from sfwriter.storage.delta_features import check_writable_table
-from sfwriter.storage.delta_log import COMMITS_PER_HANDLE, DeltaHandle
+from sfwriter.storage.delta_log import DeltaHandle
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitReceipt, CommitUnknown, StagedFilesLost
 from sfwriter.storage.faults import first_words, is_foreign, log_error, reported, reported_by_delta
 from sfwriter.storage.known_sequences import KnownSequences
+from sfwriter.storage.log_entry import FOREVER_MS, append_entry
+from sfwriter.storage.maintenance_lock import MaintenanceLock
 from sfwriter.storage.place import local_root, place_of
 from sfwriter.storage.staging import staged_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
@@ -42,15 +53,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_COMMITS_PER_TIDYING = 1_000
-"""Dropping expired log entries lists the whole log: up to 50 ms."""
+_Found = TypeVar("_Found")
+
+_LOOKS = 15
+_RIVALS_MET = 100
+"""As often the table may change, and somebody else be faster at one look at it, before the caller is told."""
 
 RETENTION_SHARE = 0.5
 """A staged file older than this share of the deleted-file retention is not committed: VACUUM may be at it."""
-
-FOREVER_MS = 253_402_300_799_000
-"""When the number of a producer that never expires was "last updated": at the end of the year 9999. Spark's checkpoints
-leave out the numbers without a time where `delta.setTransactionRetentionDuration` is set (delta-rs keeps them)."""
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 """A checkpoint that fails as a hook raises out of a commit that has landed."""
@@ -80,7 +90,12 @@ class LogMemory:
         """Our own commit made this version."""
         with self._lock:
             self._notes.add_own(CommitNote.of(group), version)
-            self._sequences.advance(group, version)
+            self._sequences.advance(version, {advance.producer_id: advance.upto for advance in group.advances})
+
+    def passed(self, version: int, moved: dict[str, int]) -> None:
+        """Somebody's commit made this version, and moved these producers."""
+        with self._lock:
+            self._sequences.advance(version, moved)
 
     def looked(self, table: DeltaTable, sequences: dict[str, int | None]) -> dict[str, dict[int, tuple[Mark, int]]]:
         """Take in what a fresh handle says; the marks of those producers."""
@@ -111,12 +126,65 @@ class Committer:
         self._disk = disk
         self._handle = DeltaHandle(spec, identity, clock)
         self.memory = memory
-        self._commits = 0
-        self._commits_at_checkpoint = 0
+        self._checkpoints = Checkpoints(spec, identity, self._checkpoint)
+        self._maintenance = MaintenanceLock(spec, clock)
 
     def commit(self, group: CommitGroup) -> CommitReceipt:
         """One Delta transaction, ending as `sfwriter.storage.engine` says."""
-        table = self._evolved(group)
+        if group.replaces or not self._disk.makes_entries:
+            return self._through_delta_rs(group)
+        self._maintenance.give_way()
+        for _ in range(_LOOKS):
+            table, version = self._evolved(group)
+            if not self._knows(version, group):
+                table = self._fresh()
+                if table.version() != version:
+                    continue
+                self._compare(table, group)
+            landed = self._appended(table, version, group)
+            if landed is not None:
+                return self._landed(group, landed)
+        raise CommitConflict(f"Others were faster in committing to {self._spec.name}, again and again.")
+
+    def _appended(self, table: DeltaTable, version: int, group: CommitGroup) -> int | None:
+        """The version that the group has become; None where the table is to be looked at anew."""
+        entry = append_entry(group, self._files(table, group), table.metadata().partition_columns, self._now_ms())
+        seen = table.version()
+        with self._hidden(entry) as hidden:
+            for _ in range(_RIVALS_MET):
+                if self._published(hidden, version + 1, group):
+                    return version + 1
+                # Somebody else's entry: nothing of this one has to change, unless the table has, or its producers.
+                newest, version = self._newest()
+                if newest is not table or newest.version() != seen or not self._knows(version, group):
+                    return None
+        return None
+
+    @contextmanager
+    def _hidden(self, entry: bytes) -> Iterator[Path]:
+        with ExitStack() as stack:
+            with reported("commit to", self._spec):
+                hidden = stack.enter_context(self._disk.prepared(entry))
+            yield hidden
+
+    def _published(self, hidden: Path, version: int, group: CommitGroup) -> bool:
+        try:
+            published = self._disk.publish(hidden, version)
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            return self._looked_up(group, version - 1, error) == version
+        if published and not self._handle.appended(version):
+            self._handle.forget()
+            self.memory.forget_sequences()
+            raise CommitUnknown(f"Version {version} was made by a look at the log that had become old.")
+        return published
+
+    def _through_delta_rs(self, group: CommitGroup) -> CommitReceipt:
+        table, version = self._evolved(group)
+        if table.version() != version:
+            self._handle.forget()
+            table, _ = self._evolved(group)
         self._compare(table, group)
         actions = [_add_action(file) for file in self._files(table, group)]
         before = table.version()
@@ -135,52 +203,58 @@ class Committer:
             if not is_foreign(error):
                 raise
             version = self._looked_up(group, before, error)
-        return self._landed(table, group, version)
+        return self._landed(group, version)
 
-    def _landed(self, table: DeltaTable, group: CommitGroup, version: int) -> CommitReceipt:
+    def _landed(self, group: CommitGroup, version: int) -> CommitReceipt:
         """What is to be done once the group is visible."""
         try:
             self._disk.settle(version)
         except OSError as error:
             raise CommitUnknown(f"Visible as version {version}, and perhaps not on the disk: {error}") from error
         self.memory.landed(group, version)
-        self._commits += 1
-        if self._commits - self._commits_at_checkpoint >= COMMITS_PER_HANDLE:
-            self._commits_at_checkpoint = self._commits
-            self._checkpoint_quietly(table)
+        self._checkpoints.landed()
         return CommitReceipt(version)
 
     def checkpoint(self) -> int:
         """Write a checkpoint and drop expired entries; the version that it holds."""
+        self._checkpoints.wait()
         with reported_by_delta("checkpoint", self._spec):
             self._handle.forget()
             table = self._fresh()
             self._checkpoint(table, tidy=True)
             self._handle.forget()
-        self._commits_at_checkpoint = self._commits
+        self._checkpoints.begin_anew()
         return int(table.version())
 
     # ------------------------------------------------------------ steps
 
+    def _newest(self) -> tuple[DeltaTable, int]:
+        return self._there(self._handle.newest(self.memory.passed))
+
     def _fresh(self) -> DeltaTable:
-        table = self._handle.fresh()
-        if table is None:
+        return self._there(self._handle.fresh())
+
+    def _there(self, found: _Found | None) -> _Found:
+        if found is None:
             raise WriterTableError(
                 f"There is no table {self._spec.name} at {self._spec.location} to commit to.",
                 context={"table": self._spec.name, "location": self._spec.location},
                 suggestions=["Open the table with a writer first: it makes it."],
                 code="table_missing",
             )
-        return table
+        return found
 
-    def _evolved(self, group: CommitGroup) -> DeltaTable:
-        """The table at its newest version, with every column that the group's files have."""
+    def _evolved(self, group: CommitGroup) -> tuple[DeltaTable, int]:
+        """The newest version, and the table with every column of the group's files (see `DeltaHandle.newest`)."""
         schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
-        table = self._fresh()
+        table, version = self._newest()
         check_writable_table(table, self._spec)
-        new = columns_to_add(arrow_schema(table), schemas, self._spec) if schemas else []
+        if not self._lacking(table, schemas):
+            return table, version
+        table = self._fresh()
+        new = self._lacking(table, schemas)
         if not new:
-            return table
+            return table, table.version()
         try:
             fields = Schema.from_arrow(pa.schema(new)).fields
             table.alter.add_columns([Field(field.name, field.type, nullable=True) for field in fields],
@@ -195,9 +269,17 @@ class Committer:
             raise log_error(error, "add columns to", self._spec) from error
         self._handle.forget()
         table = self._fresh()
-        if columns_to_add(arrow_schema(table), schemas, self._spec):
+        if self._lacking(table, schemas):
             raise CommitConflict("Columns that were just added are gone again.")
-        return table
+        return table, table.version()
+
+    def _lacking(self, table: DeltaTable, schemas: dict[int, pa.Schema]) -> list[pa.Field]:
+        """Columns that staged files have and the table has not."""
+        return columns_to_add(arrow_schema(table), schemas, self._spec) if schemas else []
+
+    def _knows(self, version: int, group: CommitGroup) -> bool:
+        """Whether every producer of the group is known to stand at this version where the plan has it."""
+        return all(self.memory.agrees(version, advance.producer_id, advance.after) for advance in group.advances)
 
     def _compare(self, table: DeltaTable, group: CommitGroup) -> None:
         """delta-rs does not compare versions of a producer; it only notices rivals since the snapshot."""
@@ -285,16 +367,6 @@ class Committer:
             return CommitUnknown(first_words(error))
         # On a local disk the calls that failed have ended: what is not there now will not come.
         return log_error(error, "commit to", self._spec)
-
-    def _checkpoint_quietly(self, table: DeltaTable) -> None:
-        """The commit has landed: nothing that fails here may turn it into an error."""
-        try:
-            self._checkpoint(table, tidy=self._commits % _COMMITS_PER_TIDYING == 0)
-        except BaseException as error:
-            if not is_foreign(error):
-                raise
-            _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name, error)
-        self._handle.forget()
 
     def _checkpoint(self, table: DeltaTable, *, tidy: bool) -> None:
         table.create_checkpoint()

@@ -1,10 +1,10 @@
 """One table's Delta log: handles that are fresh when they are used, and entries that are on the disk.
 
-Receives: the spec of a table.
-Produces: delta-rs handles at the newest version, and durability of what delta-rs writes.
+Receives: the spec of a table; entries to be made.
+Produces: delta-rs handles at the newest version, new entries, and durability of what delta-rs writes.
 Guarantees: a table that vanished, or was replaced by another at the same place, is an error and never
     looks like an empty one; delta-rs alone notices neither.
-Never does: change a table.
+Never does: decide what an entry says; change or delete one that is there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import json
 import os
 import re
 import threading
-from contextlib import suppress
+import uuid
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
@@ -22,9 +23,11 @@ from deltalake.exceptions import TableNotFoundError
 
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.faults import reported, reported_by_delta
+from sfwriter.storage.log_entry import producers_moved
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sfwriter.clock import Clock
@@ -39,6 +42,10 @@ _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _TRUSTED_S = 600.0
 """For how long a missing next entry proves that a handle is at the newest version: far shorter than the
 time after which log entries are tidied away."""
+
+_MOST_PASSED = 100
+_MOST_PASSED_BYTES = 1 << 20
+"""Entries that are read in Python one by one, and how large one may be; beyond it delta-rs is faster."""
 
 _SETTLED_AT_FIRST = 64
 """How many of the newest entries are flushed when a table is first seen: those before were followed by
@@ -162,7 +169,12 @@ class TableIdentity:
 
 
 class DeltaHandle:
-    """One handle, without the list of data files, brought up to date at each use. For one thread at a time."""
+    """One handle, without the list of data files, brought up to date at each use. For one thread at a time.
+
+    On a local disk delta-rs lists the whole log to bring a handle up to date: 1.3 µs for each entry. So the
+    handle may stay behind commits that change nothing of what it is asked for but producers' numbers: our own
+    appends, and whatever others do with files.
+    """
 
     def __init__(self, spec: TableSpec, identity: TableIdentity, clock: Clock) -> None:
         self._spec = spec
@@ -171,9 +183,44 @@ class DeltaHandle:
         self._place = place_of(spec)
         self._root = local_root(spec.location)
         self._table: DeltaTable | None = None
+        self._version = -1
         self._opened_at_version = 0
         self._looked_at_s = 0.0
         self._seen: tuple[int, tuple[int, int, int]] | None = None
+
+    def newest(self, passed: Callable[[int, dict[str, int]], None]) -> tuple[DeltaTable, int] | None:
+        """The newest version, and a handle that may be behind it by commits of files and producers' numbers.
+
+        `passed` is told each of those that somebody else made: its version, and the producers that it moved.
+        Raises as `fresh`.
+        """
+        table = self._table
+        if table is not None and self._is_same_table():
+            for _ in range(_MOST_PASSED):
+                if self._is_newest():
+                    return table, self._version
+                if not self._has_passed(passed):
+                    break
+        table = self.fresh()
+        return None if table is None else (table, self._version)
+
+    def _has_passed(self, passed: Callable[[int, dict[str, int]], None]) -> bool:
+        """Whether the next entry is there and changes nothing that the handle is asked for."""
+        if self._root is None or not self._is_trusted():
+            return False
+        entry = self._root / entry_path(self._version + 1)
+        try:
+            if entry.stat().st_size > _MOST_PASSED_BYTES:
+                return False
+            moved = producers_moved(entry.read_bytes())
+        except (OSError, ValueError, LookupError, TypeError):
+            self.forget()  # damaged: opening tells how
+            return False
+        if moved is None:
+            return False
+        passed(self._version + 1, moved)
+        self._remember(self._version + 1)
+        return True
 
     def fresh(self) -> DeltaTable | None:
         """The handle at the newest version, None where there is no table and never was one.
@@ -184,18 +231,29 @@ class DeltaHandle:
         table = self._table
         if table is None or not self._is_same_table():
             return self._reopened()
-        version = table.version()
-        if self._is_newest(version):
+        if table.version() == self._version and self._is_newest():
             return table
+        if self._version - table.version() > COMMITS_PER_HANDLE:
+            return self._reopened()
         with reported_by_delta("read the log of", self._spec):
             table.update_incremental()
         self._looked_at_s = self._clock.monotonic()
         # A handle on a table that is gone brings itself "up to date" without a word.
-        unchanged = table.version() == version and self._place.facts(entry_path(version)) is None
+        unchanged = table.version() <= self._version and self._place.facts(entry_path(self._version)) is None
         if unchanged or table.version() - self._opened_at_version > COMMITS_PER_HANDLE:
             return self._reopened()
-        self._remember(table)
+        self._remember(table.version())
         return table
+
+    def appended(self, version: int) -> bool:
+        """Our own append has just made this version, the one after the newest that is known.
+
+        False where the look that it was made by is so old that the entry may have been made a second time: the
+        first one followed by others, put into a checkpoint and tidied away, while this process stood still.
+        """
+        trusted = self._is_trusted()
+        self._remember(version)
+        return trusted
 
     def forget(self) -> None:
         """The next `fresh` opens a new handle."""
@@ -208,16 +266,20 @@ class DeltaHandle:
         self._identity.check(table)
         if table is not None:
             self._opened_at_version = table.version()
-            self._remember(table)
+            self._remember(table.version())
         self._looked_at_s = looked_at_s
         self._table = table
         return table
 
-    def _is_newest(self, version: int) -> bool:
+    def _is_newest(self) -> bool:
         """Local only, two `stat` calls: versions have no gaps, so the next one's entry would be there."""
-        if self._root is None or self._clock.monotonic() - self._looked_at_s > _TRUSTED_S:
+        if self._root is None or not self._is_trusted():
             return False
-        return (self._root / entry_path(version)).exists() and not (self._root / entry_path(version + 1)).exists()
+        known, following = self._root / entry_path(self._version), self._root / entry_path(self._version + 1)
+        return known.exists() and not following.exists()
+
+    def _is_trusted(self) -> bool:
+        return self._clock.monotonic() - self._looked_at_s <= _TRUSTED_S
 
     def _is_same_table(self) -> bool:
         """Local only: entries never change, so another file under a known name belongs to another table."""
@@ -225,9 +287,9 @@ class DeltaHandle:
             return True
         return self._seen is not None and self._look_of(self._seen[0]) == self._seen[1]
 
-    def _remember(self, table: DeltaTable) -> None:
-        version = table.version()
+    def _remember(self, version: int) -> None:
         look = self._look_of(version)
+        self._version = version
         self._seen = None if look is None else (version, look)
 
     def _look_of(self, version: int) -> tuple[int, int, int] | None:
@@ -247,13 +309,48 @@ def entry_path(version: int) -> str:
 
 
 class LogDisk:
-    """Flushes what delta-rs wrote into a local log: it never does so itself. Thread-safe."""
+    """A local log's entries: makes ours, and flushes all that acknowledged rows stand on. Thread-safe."""
 
     def __init__(self, spec: TableSpec) -> None:
         self._spec = spec
-        self._root = local_root(spec.location) if spec.fsync else None
+        self._local = local_root(spec.location)
+        self._root = self._local if spec.fsync else None
         self._settled = -1
+        self._whole = -1
         self._lock = threading.Lock()
+
+    @property
+    def makes_entries(self) -> bool:
+        """Whether `publish` may be called: delta-rs makes those in object stores."""
+        return self._local is not None
+
+    @contextmanager
+    def prepared(self, content: bytes) -> Iterator[Path]:
+        """An entry that is whole and on the disk, under a name that no reader looks at. Raises OSError."""
+        hidden = cast("Path", self._local) / LOG_FOLDER / f".{uuid.uuid4()}.json.tmp"
+        try:
+            with hidden.open("xb") as file:
+                file.write(content)
+                file.flush()
+                if self._root is not None:
+                    os.fsync(file.fileno())
+            yield hidden
+        finally:
+            with suppress(OSError):  # VACUUM sweeps it up
+                hidden.unlink()
+
+    def publish(self, hidden: Path, version: int) -> bool:
+        """Give a prepared entry its name, where there is no entry of this version; durable after `settle`.
+
+        Raises:
+            OSError: it may have its name all the same, where the answer of a network's disk was lost.
+        """
+        try:
+            os.link(hidden, cast("Path", self._local) / entry_path(version))
+        except FileExistsError:
+            return False
+        self._whole = version
+        return True
 
     def settle(self, version: int) -> None:
         """Flush the entries up to this version that were not flushed yet, and their folder. Raises OSError.
@@ -269,6 +366,8 @@ class LogDisk:
                 return
             for number in range(max(self._settled + 1, version + 1 - _SETTLED_AT_FIRST), version + 1):
                 entry = self._root / entry_path(number)
+                if number == self._whole:
+                    continue
                 if number == version or entry.exists():  # older ones may be tidied away behind a checkpoint
                     self._settle_files(_stand_ins(entry.read_bytes()))
                     fsync_path(entry)

@@ -6,18 +6,13 @@ Guarantees: one action at a time for each table, across processes of one machine
     handle; what it wrote is flushed to the disk; rows, producers' numbers and marks are the same afterwards.
     Writers go on meanwhile: appends and rewritings do not conflict.
 Never does: decide whether an action pays.
-
-Tables in an object store have no lock between processes: there delta-rs itself refuses the second of two
-rewritings of the same files.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import re
-import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,11 +25,12 @@ from sfwriter.storage.delta_log import entry_path, open_table
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import Compact, History, Partition, Sort, Survey, Vacuum, Version
 from sfwriter.storage.faults import reported, reported_by_delta, unknown_action
+from sfwriter.storage.maintenance_lock import MaintenanceLock
 from sfwriter.storage.place import LOG_FOLDER, local_root, place_of
 from sfwriter.storage.staging import ROW_GROUP_ROWS, parquet_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from deltalake import DeltaTable
@@ -43,11 +39,6 @@ if TYPE_CHECKING:
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
     from sfwriter.storage.engine import TableSpec
 
-LOCK_NAME = ".maintenance.lock"
-"""In the log's folder, where neither VACUUM nor a reader looks."""
-
-LOCK_PATIENCE_S = 30.0
-_LOCK_PAUSE_S = 0.05
 _CONFLICT_TRIES = 3
 _SORT_SPILL_BYTES = 256 << 20
 _HOUR_MS = 3_600_000.0
@@ -75,7 +66,7 @@ class DeltaMaintainer:
         self._clock = clock
         self._root = local_root(spec.location)
         self._place = place_of(spec)
-        self._lock = threading.Lock()
+        self._lock = MaintenanceLock(spec, clock)
 
     def run(self, action: Any) -> Mapping[str, Any]:
         """Carry out an action.
@@ -90,7 +81,9 @@ class DeltaMaintainer:
             return self._survey(self._opened(), action.ranges_of)
         if not isinstance(action, (Compact, Sort, Vacuum)):
             raise unknown_action(action, self._spec)
-        with self._alone():
+        if self._root is not None:
+            self._opened()
+        with self._lock.held():
             return self._vacuum(action) if isinstance(action, Vacuum) else self._rewritten(action)
 
     # ------------------------------------------------------------ looking
@@ -182,14 +175,17 @@ class DeltaMaintainer:
             table = self._opened()
             with reported_by_delta("optimize", self._spec):
                 try:
-                    figures = self._rewrite(table, action)
+                    with self._lock.asking_for_way() if attempt else nullcontext():
+                        figures = self._rewrite(table, action)
                 except self._rivals as error:
                     if attempt + 1 < _CONFLICT_TRIES:
                         continue  # another writer was in the way, and nothing landed: look again
                     raise WriterTableError(
-                        f"{self._spec.name} could not be optimized: others changed the same files {attempt + 1} times.",
+                        f"{self._spec.name} could not be optimized: others changed it meanwhile, {attempt + 1} times.",
                         context={"table": self._spec.name},
-                        suggestions=["Try again when fewer writers replace or delete rows."],
+                        suggestions=[
+                            "Try again when fewer writers are at it: those that replace or delete rows are in the way."
+                        ],
                         code="conflict",
                         retriable=True,
                     ) from error
@@ -249,31 +245,6 @@ class DeltaMaintainer:
             self._disk.settle(table.version())
         return int(table.version())
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the table's maintenance, or say that others do."""
-        with self._lock:
-            if self._root is None:
-                yield
-                return
-            self._opened()
-            with reported("maintain", self._spec), (self._root / LOG_FOLDER / LOCK_NAME).open("a") as file:
-                self._wait_for(file)
-                yield  # the lock goes with the file, and with the process
-
-    def _wait_for(self, file: Any) -> None:
-        until = self._clock.monotonic() + LOCK_PATIENCE_S
-        while not _locked(file):
-            if self._clock.monotonic() >= until:
-                raise WriterTableError(
-                    f"{self._spec.name} has been maintained by another process for {LOCK_PATIENCE_S:g} s and more.",
-                    context={"table": self._spec.name},
-                    suggestions=["Wait for it to end; one at a time is enough."],
-                    code="maintained_elsewhere",
-                    retriable=True,
-                )
-            self._clock.sleep(_LOCK_PAUSE_S)
-
 
 def _properties(spec: TableSpec, schema: pa.Schema) -> WriterProperties:
     """What staging writes with: delta-rs's own choice makes files a third larger."""
@@ -289,14 +260,6 @@ def _properties(spec: TableSpec, schema: pa.Schema) -> WriterProperties:
         default_column_properties=ColumnProperties(dictionary_enabled=False),
         column_properties=columns,
     )
-
-
-def _locked(file: Any) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _keys(names: list[str]) -> list[str]:

@@ -3,7 +3,8 @@
 Receives: batches to stage, groups to commit, questions about one table.
 Produces: data files, log entries, receipts, Arrow.
 Guarantees: what `delta_commit`, `delta_read` and `staging` guarantee; a look never waits for a commit.
-Never does: start threads or processes of its own, or anything that a fork would break.
+Never does: start processes, or threads but the one that now and then writes a checkpoint; anything else that a
+    fork would break.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sfwriter.storage.engine import CommitGroup
-
 _MOST = 100_000
 """About 20 MB; beyond it everything is forgotten and asked for again."""
 
@@ -38,12 +36,14 @@ class KnownSequences:
         self._version = version
         self._found.update(found)
 
-    def advance(self, group: CommitGroup, version: int) -> None:
-        """Our own commit made this version; after a rival's everything is forgotten."""
-        if self._version is None or self._version != version - 1:
+    def advance(self, version: int, moved: Mapping[str, int]) -> None:
+        """This version moved these producers, and no other; where the one before is not known, all are forgotten."""
+        if self._version is not None and version <= self._version:
+            return
+        if self._version != version - 1:
             self._found.clear()
         self._version = version
-        self._found.update({advance.producer_id: advance.upto for advance in group.advances})
+        self._found.update(moved)
 
     def forget(self) -> None:
         """Know nothing."""

@@ -17,7 +17,7 @@ import json
 import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import Schema
@@ -26,10 +26,11 @@ from sfwriter.exceptions import WriterError, WriterTableError
 from sfwriter.storage.adding import missing_columns
 from sfwriter.storage.columns import columns_to_add
 from sfwriter.storage.commit_notes import CommitNote
-from sfwriter.storage.delta_commit import FOREVER_MS, Committer
+from sfwriter.storage.delta_commit import Committer
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitUnknown
 from sfwriter.storage.faults import is_foreign
+from sfwriter.storage.log_entry import add_of, txn_of
 from sfwriter.storage.place import fsync_path, local_root
 from sfwriter.storage.road import Road, road_of
 from sfwriter.storage.spark_faults import first_words_of, is_answer, is_rival, reported_by_spark, spark_error
@@ -98,8 +99,9 @@ class SparkCommitter(Committer):
                 if not is_foreign(error):
                     raise
                 version = self._looked_up(group, before, error)
-        receipt = self._landed(table, group, version)
+        receipt = self._landed(group, version)
         if not road.in_place:
+            self._checkpoints.wait()  # Spark's own, which is not to run beside its transactions
             self._tidied(files)
         return receipt
 
@@ -152,7 +154,7 @@ class SparkCommitter(Committer):
             for advance in group.advances:
                 read.append(advance.producer_id)
             removed = self._removed(transaction) if group.replaces else []
-            txns = [self._action({"txn": self._txn(advance)}) for advance in group.advances]
+            txns = [self._action({"txn": txn_of(advance, self._now_ms())}) for advance in group.advances]
         if road.in_place:
             added = [self._action({"add": add_of(file)}) for file in files]
         else:
@@ -176,10 +178,6 @@ class SparkCommitter(Committer):
         schema["fields"] += [{**field, "nullable": True} for field in added]
         metadata["schemaString"] = json.dumps(schema)
         transaction.updateMetadata(self._action({"metaData": metadata}), False)
-
-    def _txn(self, advance: Any) -> dict[str, Any]:
-        updated_ms = self._now_ms() if advance.expires else FOREVER_MS
-        return {"appId": advance.producer_id, "version": advance.upto, "lastUpdated": updated_ms}
 
     def _action(self, content: Mapping[str, Any]) -> Any:
         return self._bridge.jvm.org.apache.spark.sql.delta.actions.Action.fromJson(json.dumps(content))
@@ -257,15 +255,3 @@ def _drop_unskippable(metadata: dict[str, Any], fields: Sequence[Mapping[str, An
         if kinds.get(name) not in _UNSKIPPABLE and name not in metadata.get("partitionColumns", ())
     ]
     metadata["configuration"] = {**configuration, _SKIPPING: ",".join(kept)}
-
-
-def add_of(file: StagedFile) -> dict[str, Any]:
-    """The `add` action of a staged file."""
-    return {
-        "path": quote(file.path, safe="/=-_.~"),
-        "partitionValues": dict(file.partition_values),
-        "size": file.size_bytes,
-        "modificationTime": file.modified_ms,
-        "dataChange": True,
-        "stats": file.statistics,
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -201,14 +202,35 @@ def delta(tmp_path):
 
 
 @pytest.fixture
+def checkpoints_written():
+    """Wait until no checkpoint is being written."""
+
+    def wait():
+        for thread in threading.enumerate():
+            if thread.name == "sfwriter-checkpoint":
+                thread.join()
+
+    return wait
+
+
+@pytest.fixture
 def fsynced(monkeypatch):
-    """The paths that were flushed to the disk, in order, while the real flush goes on."""
+    """The paths that were flushed to the disk, in order, while the real flush goes on.
+
+    An entry of our own has a hidden name when it is flushed: here it has the one that it gets.
+    """
     paths = []
-    real = os.fsync
+    sync, link = os.fsync, os.link
 
-    def recording(descriptor):
+    def syncing(descriptor):
         paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
-        real(descriptor)
+        sync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", recording)
+    def linking(hidden, entry):
+        if hidden in paths:
+            paths[paths.index(hidden)] = entry
+        link(hidden, entry)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "link", linking)
     return paths

@@ -17,7 +17,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from sfwriter.storage.delta_log import COMMITS_PER_HANDLE
+from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
 from sfwriter.storage.engine import CommitConflict
 
 ROOT = Path(__file__).parents[2]
@@ -113,39 +113,14 @@ def test_our_commit_has_no_hook_that_could_raise(delta):
     assert delta.sequence(table, "p") == 0
 
 
-def test_our_own_checkpoint_may_fail_and_the_receipt_still_comes(delta, caplog):
+def test_our_own_checkpoint_may_fail_and_the_receipt_still_comes(delta, caplog, checkpoints_written):
     table = delta.ready()
-    block_checkpoint(table.spec.location, COMMITS_PER_HANDLE)
-    for number in range(COMMITS_PER_HANDLE + 2):
+    block_checkpoint(table.spec.location, COMMITS_PER_CHECKPOINT)
+    for number in range(COMMITS_PER_CHECKPOINT):
         assert table.commit(delta.group(delta.advance("p", number))).version == number + 1
+    checkpoints_written()
+    assert table.commit(delta.group(delta.advance("p", COMMITS_PER_CHECKPOINT))).version == COMMITS_PER_CHECKPOINT + 1
     assert "Checkpoint of logs.runs failed" in caplog.text
-
-
-def test_a_commit_that_raised_after_landing_gives_its_receipt(delta, monkeypatch):
-    table = delta.ready()
-    real = DeltaTable.create_write_transaction
-
-    def landing_then_raising(self, *arguments, **named):
-        real(self, *arguments, **named)
-        rival.commit(delta.group(delta.advance("q", 0)))
-        raise RuntimeError("after landing")
-
-    rival = delta.ready()
-    with monkeypatch.context() as patch:
-        patch.setattr(DeltaTable, "create_write_transaction", _once(landing_then_raising, real))
-        receipt = delta.put(table, "p", 0)
-    assert receipt.version == 1
-    assert delta.open().stats().version == 2
-    assert delta.open().stats().rows == 3
-
-
-def _once(first, then):
-    pending = [first]
-
-    def call(self, *arguments, **named):
-        return (pending.pop() if pending else then)(self, *arguments, **named)
-
-    return call
 
 
 # ---------------------------------------------------------------- 4: the interpreter aborts at exit
@@ -230,31 +205,37 @@ FROZEN = """
 import os, signal, sys
 from deltalake import DeltaTable
 from sfwriter.schema import LOG_SCHEMA
+from sfwriter.storage.delta_log import LogDisk
 from sfwriter.storage.delta_rs import DeltaRsEngine
 from sfwriter.storage.engine import Advance, CommitConflict, CommitGroup, TableSpec
 
-real = DeltaTable.create_write_transaction
-def frozen(self, *arguments, **named):
-    # The snapshot is taken and compared; nothing is written yet. This is where a process can sleep.
-    os.kill(os.getpid(), signal.SIGSTOP)
-    return real(self, *arguments, **named)
+def freezing(owner, name):
+    real = getattr(owner, name)
+    def frozen(*arguments, **named):
+        # The snapshot is taken and compared; nothing is written yet. This is where a process can sleep.
+        setattr(owner, name, real)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return real(*arguments, **named)
+    setattr(owner, name, frozen)
 
 table = DeltaRsEngine().open(TableSpec("logs.runs", sys.argv[1], LOG_SCHEMA))
 table.ensure()
-DeltaTable.create_write_transaction = frozen
+replaces = sys.argv[3] == "delta-rs"
+freezing(*(DeltaTable, "create_write_transaction") if replaces else (LogDisk, "publish"))
 try:
-    print("landed", table.commit(CommitGroup("frozen", (), (Advance(sys.argv[2], 0, 1, {}),))).version)
+    print("landed", table.commit(CommitGroup("frozen", (), (Advance(sys.argv[2], 0, 1, {}),), replaces)).version)
 except CommitConflict as error:
     print("conflict", error)
 """
 
 
 @pytest.mark.parametrize(("producer", "outcome"), [("p", "conflict"), ("q", "landed")])
-def test_a_frozen_process_that_wakes_up_after_its_successor_cannot_commit(delta, producer, outcome):
+@pytest.mark.parametrize("road", ["our own entry", "delta-rs"])
+def test_a_frozen_process_that_wakes_up_after_its_successor_cannot_commit(delta, producer, outcome, road):
     table = delta.ready()
     table.commit(delta.group(delta.advance("p", 0), delta.advance("q", 0)))
     process = subprocess.Popen(
-        [sys.executable, "-c", FROZEN, table.spec.location, producer],
+        [sys.executable, "-c", FROZEN, table.spec.location, producer, road],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from sfwriter.batch import Token
 from sfwriter.exceptions import WriterTableError
 from sfwriter.schema import LOG_SCHEMA, LOW_CARDINALITY, TIMESTAMP
+from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
 from sfwriter.storage.engine import BatchToStage, Compact
 from sfwriter.storage.place import LocalPlace, ObjectPlace, local_root, place_of
 from sfwriter.storage.staging import discard_files, stage_batches, staged_schema
@@ -143,7 +145,8 @@ def test_entries_of_others_are_flushed_before_anything_stands_on_them(delta, fsy
     del fsynced[:]
     table.commit(delta.group(delta.advance("p", 0)))
     log = Path(table.spec.location, "_delta_log")
-    assert fsynced == [log / f"{number:020}.json" for number in (1, 2, 3)] + [log]
+    assert sorted(fsynced[:-1]) == [log / f"{number:020}.json" for number in (1, 2, 3)]
+    assert fsynced[-1] == log
 
 
 def test_files_that_stand_in_for_others_are_flushed_before_the_entry_that_names_them(delta, fsynced):
@@ -156,7 +159,7 @@ def test_files_that_stand_in_for_others_are_flushed_before_the_entry_that_names_
     table.commit(delta.group(delta.advance("p", 3)))
     root = Path(table.spec.location)
     log = root / "_delta_log"
-    assert fsynced == [root / Path(uri).name, root, log / f"{4:020}.json", log / f"{5:020}.json", log]
+    assert fsynced == [log / f"{5:020}.json", root / Path(uri).name, root, log / f"{4:020}.json", log]
 
 
 def test_a_file_that_vacuum_took_away_again_does_not_hinder_flushing(delta):
@@ -180,12 +183,37 @@ def test_a_look_flushes_what_it_tells(delta, fsynced):
     assert len(fsynced) == 2
 
 
-def test_a_checkpoint_is_flushed_before_the_log_is_tidied(delta, fsynced):
+def test_a_checkpoint_is_flushed_before_the_log_is_tidied(delta, fsynced, checkpoints_written):
     table = delta.ready()
-    for number in range(20):
+    for number in range(COMMITS_PER_CHECKPOINT):
         table.commit(delta.group(delta.advance("p", number)))
+    checkpoints_written()
     log = Path(table.spec.location, "_delta_log")
-    assert fsynced[-3:] == [log / f"{20:020}.checkpoint.parquet", log / "_last_checkpoint", log]
+    assert fsynced[-3:] == [log / f"{COMMITS_PER_CHECKPOINT:020}.checkpoint.parquet", log / "_last_checkpoint", log]
+
+
+def test_commits_go_on_beside_a_checkpoint(delta, monkeypatch, checkpoints_written):
+    """And there is never a second one at the same time."""
+    table = delta.ready()
+    go_on = threading.Event()
+    begun = []
+
+    def slow(handle):
+        begun.append(handle.version())
+        go_on.wait(30)
+        real(handle)
+
+    real = DeltaTable.create_checkpoint
+    monkeypatch.setattr(DeltaTable, "create_checkpoint", slow)
+    for number in range(3 * COMMITS_PER_CHECKPOINT):
+        table.commit(delta.group(delta.advance("p", number)))
+    assert len(begun) == 1
+    go_on.set()
+    checkpoints_written()
+    table.commit(delta.group(delta.advance("p", 3 * COMMITS_PER_CHECKPOINT)))
+    checkpoints_written()
+    assert begun[1:] == [3 * COMMITS_PER_CHECKPOINT + 1]
+    assert delta.sequence(delta.open(), "p") == 3 * COMMITS_PER_CHECKPOINT
 
 
 # ---------------------------------------------------------------- statistics

@@ -107,7 +107,7 @@ def test_the_maintenance_actor_dies_and_its_job_is_done_again(start: Callable[..
         for number in range(4):
             client.write_log_rows(log_table(7, first=number * 7))
         # This process holds the table's lock, so the actor waits in the middle of its job.
-        with client._log_table._maintainer._alone():  # type: ignore[attr-defined]
+        with client._log_table._maintainer._lock.held():  # type: ignore[attr-defined]
             job = threads.submit(service.maintain, {"optimize": True})
             actor = ray.get_actor(actor_name(service.name, "maintenance"), namespace=NAMESPACE)
             wait_for(lambda: ray.get(actor.look.remote())["running"] is not None, "a job")

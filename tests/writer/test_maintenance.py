@@ -16,7 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from sfwriter import WriterTableError, WriterValidationError
 from sfwriter.maintenance import keeper
 from sfwriter.schema import LOG_SCHEMA
-from sfwriter.storage import delta_maintain
+from sfwriter.storage import maintenance_lock
 
 DAY = datetime(2024, 1, 1, tzinfo=timezone.utc)
 OPERATIONS = ("optimize", "vacuum", "analyze", "validate_schema", "checkpoint", "cleanup_log")
@@ -279,8 +279,8 @@ def test_maintenance_that_fails_by_itself_says_so_once_and_writing_goes_on(open_
 
 
 def test_one_at_a_time_for_each_table_across_processes(untidy, location, monkeypatch):
-    monkeypatch.setattr(delta_maintain, "LOCK_PATIENCE_S", 0.2)
-    with (location() / "_delta_log" / delta_maintain.LOCK_NAME).open("a") as file:
+    monkeypatch.setattr(maintenance_lock, "LOCK_PATIENCE_S", 0.2)
+    with (location() / "_delta_log" / maintenance_lock.LOCK_NAME).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(WriterTableError, match="another process") as caught:
             untidy.optimize_table(enable_partitioning=True)
