@@ -42,7 +42,7 @@ from sfwriter.storage.place import local_root, place_of
 from sfwriter.storage.staging import staged_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from deltalake import DeltaTable
@@ -92,7 +92,12 @@ class LogMemory:
             self._notes.add_own(CommitNote.of(group), version)
             self._sequences.advance(version, {advance.producer_id: advance.upto for advance in group.advances})
 
-    def passed(self, version: int, moved: dict[str, int]) -> None:
+    def found(self, version: int, sequences: Mapping[str, int | None]) -> None:
+        """Where these producers stand at a version."""
+        with self._lock:
+            self._sequences.learn(version, sequences)
+
+    def passed(self, version: int, moved: Mapping[str, int]) -> None:
         """Somebody's commit made this version, and moved these producers."""
         with self._lock:
             self._sequences.advance(version, moved)
@@ -293,6 +298,7 @@ class Committer:
                     f"Producer {advance.producer_id!r} stands at {found} in version {version},"
                     f" and the plan is built on {advance.after}."
                 )
+            self.memory.found(version, {advance.producer_id: found})
 
     def _files(self, table: DeltaTable, group: CommitGroup, *, partitioned: bool = True) -> list[StagedFile]:
         """The group's files, each of which is there and as it was staged.
