@@ -36,7 +36,33 @@ _OWN_CONF: Mapping[str, str] = {
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
     "spark.sql.execution.arrow.useLargeVarTypes": "false",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+    # Without its native library Hadoop starts a program (`chmod`, `readlink`) to set a permission or follow a link,
+    # 3 ms a time, and 20 of them for a commit to a local table. These two leave 7: no checksum files of Hadoop's own
+    # beside the log's entries (delta-rs makes none either, and nobody flushes them), and Delta's `.crc` written without
+    # a look for links.
+    "fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
+    "spark.sql.streaming.checkpointFileManagerClass": (
+        "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+    ),
 }
+
+
+class JvmNames:
+    """What a commit uses of the JVM, looked up once: each part of a dotted name is a question to the JVM."""
+
+    def __init__(self, jvm: Any) -> None:
+        spark, delta = jvm.org.apache.spark, jvm.org.apache.spark.sql.delta
+        self.get_active_session = spark.sql.SparkSession.getActiveSession
+        self.set_active_session = spark.sql.SparkSession.setActiveSession
+        self.clear_active_session = spark.sql.SparkSession.clearActiveSession
+        self.log_for_table = delta.DeltaLog.forTable
+        self.action_from_json = delta.actions.Action.fromJson
+        self.write = getattr(delta, "DeltaOperations$Write")
+        self.append_mode, self.overwrite_mode = spark.sql.SaveMode.Append, spark.sql.SaveMode.Overwrite
+        self.array_list = jvm.java.util.ArrayList
+        self.to_seq = spark.api.python.PythonUtils.toSeq
+        self.some = jvm.scala.Option.apply
+        self.none = jvm.scala.Option.empty()
 
 
 class SparkBridge:
@@ -47,6 +73,7 @@ class SparkBridge:
         self._given = spark
         self._lock = threading.Lock()
         self._own: Any = None
+        self._names: JvmNames | None = None
         self.connect = is_connect(spark)
         # PySpark keeps it in the class, where the next session's takes its place.
         self._process = None if self.connect else getattr(spark.sparkContext._gateway, "proc", None)  # noqa: SLF001  no public way
@@ -103,6 +130,14 @@ class SparkBridge:
         """The JVM's names. Classic sessions only."""
         return self._given._jvm  # noqa: SLF001  there is no public way
 
+    @property
+    def names(self) -> JvmNames:
+        """What commits use of the JVM. Classic sessions only."""
+        names = self._names
+        if names is None:  # twice at the same time does no harm
+            names = self._names = JvmNames(self.jvm)
+        return names
+
     @contextmanager
     def acting(self, session: Any = None) -> Iterator[Any]:
         """Let Delta's code of this thread see the library's session, and the caller's again afterwards."""
@@ -110,22 +145,21 @@ class SparkBridge:
         if self.connect:
             yield own
             return
-        holder = self.jvm.org.apache.spark.sql.SparkSession
-        before = holder.getActiveSession()
-        holder.setActiveSession(own._jsparkSession)  # noqa: SLF001  there is no public way
+        names = self.names
+        before = names.get_active_session()
+        names.set_active_session(own._jsparkSession)  # noqa: SLF001  there is no public way
         try:
             yield own
         finally:
             with suppress(Exception):  # of a JVM that has died; what is to be told of that is raised already
                 if before.isDefined():
-                    holder.setActiveSession(before.get())
+                    names.set_active_session(before.get())
                 else:
-                    holder.clearActiveSession()
+                    names.clear_active_session()
 
     def sequence(self, objects: Any) -> Any:
         """Java objects as a Scala sequence."""
-        jvm = self.jvm
-        held = jvm.java.util.ArrayList()
+        held = self.names.array_list()
         for one in objects:
             held.add(one)
-        return jvm.org.apache.spark.api.python.PythonUtils.toSeq(held)
+        return self.names.to_seq(held)

@@ -127,16 +127,30 @@ class SparkCommitter(Committer):
         root = local_root(self._spec.location)
         location = self._spec.location if root is None else str(root)
         for _ in range(_TRIES_TO_BEGIN):
-            log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(own, location)
-            transaction = log.startTransaction()
+            log = self._bridge.names.log_for_table(own, location)
+            transaction, begun_at = self._begun_of(log, table.version())
             if transaction.metadata().id() != table.metadata().id:
                 # Delta keeps what it knows of a path, also when another table is there now.
                 path = jvm.org.apache.hadoop.fs.Path(location)
                 jvm.org.apache.spark.sql.delta.DeltaLog.invalidateCache(own, path)
-            elif transaction.readVersion() <= table.version():
+            elif begun_at <= table.version():
                 return table, transaction
             table = self._fresh()
         raise CommitConflict(f"{self._spec.name} is not the same in two looks at it.")
+
+    def _begun_of(self, log: Any, newest: int) -> tuple[Any, int]:
+        """A transaction, and the version that it begins at.
+
+        By itself Delta lists the whole log for it, 10 ms and more. It need not where what it knows is the newest; but
+        behind a checkpoint it shall, or else what it knows would for ever begin at an older one.
+        """
+        if self._commits > self._commits_at_checkpoint:
+            names = self._bridge.names
+            known = log.unsafeVolatileSnapshot()
+            if int(known.version()) == newest:
+                return log.startTransaction(names.none, names.some(known)), newest
+        transaction = log.startTransaction()
+        return transaction, int(transaction.readVersion())
 
     def _prepared(
         self,
@@ -180,14 +194,12 @@ class SparkCommitter(Committer):
         transaction.updateMetadata(self._action({"metaData": metadata}), False)
 
     def _action(self, content: Mapping[str, Any]) -> Any:
-        return self._bridge.jvm.org.apache.spark.sql.delta.actions.Action.fromJson(json.dumps(content))
+        return self._bridge.names.action_from_json(json.dumps(content))
 
     def _operation(self, note: str, *, replaces: bool) -> Any:
-        jvm = self._bridge.jvm
-        mode = jvm.org.apache.spark.sql.SaveMode.valueOf("Overwrite" if replaces else "Append")
-        none = jvm.scala.Option.empty()
-        kind = getattr(jvm.org.apache.spark.sql.delta, "DeltaOperations$Write")
-        return kind(mode, none, none, jvm.scala.Option.apply(note), *[none] * _OPTIONS_OF_WRITE)
+        names = self._bridge.names
+        mode, none = names.overwrite_mode if replaces else names.append_mode, names.none
+        return names.write(mode, none, none, names.some(note), *[none] * _OPTIONS_OF_WRITE)
 
     def _flush(self, added: Sequence[Any]) -> None:
         """Spark does not flush what it writes."""
