@@ -41,7 +41,13 @@ class Checkpoints:
         self._write = write
         self._commits = 0
         self._commits_at_last = 0
+        self._new = True
         self._thread: threading.Thread | None = None
+
+    def has_new(self) -> bool:
+        """Whether one was written since this was last asked; True at first."""
+        new, self._new = self._new, False
+        return new
 
     def landed(self) -> None:
         """A commit has landed: begin a checkpoint where it is time for one."""
@@ -60,6 +66,7 @@ class Checkpoints:
     def begin_anew(self) -> None:
         """Somebody has just written one by other means."""
         self._commits_at_last = self._commits
+        self._new = True
 
     def wait(self) -> None:
         """Until none is being written."""
@@ -76,6 +83,7 @@ class Checkpoints:
             self._identity.check(table)
             if table is not None:
                 self._write(table, tidy=tidy)
+                self._new = True
         except BaseException as error:
             if not is_foreign(error):
                 raise

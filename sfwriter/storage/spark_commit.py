@@ -144,7 +144,7 @@ class SparkCommitter(Committer):
         By itself Delta lists the whole log for it, 10 ms and more. It need not where what it knows is the newest; but
         behind a checkpoint it shall, or else what it knows would for ever begin at an older one.
         """
-        if self._commits > self._commits_at_checkpoint:
+        if not self._checkpoints.has_new():
             names = self._bridge.names
             known = log.unsafeVolatileSnapshot()
             if int(known.version()) == newest:
