@@ -58,7 +58,7 @@ class NumberedTexts:
             if len(self._places) > MOST_TEXTS or not set(map(type, self._places)) <= _TAKEN:
                 return False
             texts = list(self._places)
-            if not _is_unicode(filter(None, texts[len(self._texts) :])):
+            if not _is_unicode(text for text in texts[len(self._texts) :] if text is not None):
                 return False
             self._texts = texts
         self._fill_up_to(start)
@@ -136,7 +136,7 @@ def _apart(texts: Sequence[str], numbers: pa.Array) -> NumberedTexts:
     return NumberedTexts(places, pc.take(_int32(places.of(texts)), numbers, boundscheck=False))
 
 
-def _is_unicode(texts: Iterable[str | None]) -> bool:
+def _is_unicode(texts: Iterable[str]) -> bool:
     """Whether none of them has half of a surrogate pair."""
     try:
         "".join(texts).encode()
