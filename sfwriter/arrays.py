@@ -48,14 +48,25 @@ pandas takes. Renting until the rent has come to the price costs at most twice t
 _rented = 0
 
 
-def array_of(values: Sequence[Any], kind: pa.DataType) -> Any:
+def types_of(values: Sequence[Any]) -> set[type]:
+    """The types of the values. Most columns have one, and to count it is faster than to put each into a set."""
+    types = list(map(type, values))
+    return {types[0]} if types and types.count(types[0]) == len(types) else set(types)
+
+
+def array_of(values: Sequence[Any], kind: pa.DataType, types: set[type] | None = None) -> Any:
     """The values as an array of the type, or as several chunks where text is beyond 2 GiB.
+
+    Args:
+        values: None for null.
+        kind: the type.
+        types: those of the values, where they are known.
 
     Raises:
         OverflowError, TypeError, ValueError, UnicodeEncodeError, pa.ArrowException: a value is not of the type.
     """
     known = _TYPES.get(kind)
-    if known is None or not _is_safe(values, kind):
+    if known is None or not _is_safe(values, kind, types):
         return pa.array(values, kind)
     return pa.array(arro3.Array(values, known))
 
@@ -117,11 +128,11 @@ def _nulls(kept: pa.DataType) -> pa.Array:
     return pa.nulls(_SHARED_NULLS, kept)
 
 
-def _is_safe(values: Sequence[Any], kind: pa.DataType) -> bool:
+def _is_safe(values: Sequence[Any], kind: pa.DataType, types: set[type] | None) -> bool:
     if kind == pa.string():
         return _is_short(values)
     if kind == pa.float64():
-        if int not in set(map(type, values)):
+        if int not in (types_of(values) if types is None else types):
             return True
         return all(-_EXACT <= number <= _EXACT for number in values if type(number) is int)
     return True

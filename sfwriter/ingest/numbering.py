@@ -1,19 +1,21 @@
 """Texts of few values, numbered while they are read.
 
-Receives: the values of a column, some thousand rows at a time.
-Produces: the column, encoded as `sfwriter.dictionaries.few_texts` would, or its texts.
+Receives: the values of a column, or the rows themselves, some thousand at a time.
+Produces: columns, encoded as `sfwriter.dictionaries.few_texts` would, or their texts.
 Guarantees: the values are texts and None, all of them; it takes nothing else.
 Never does: convert a value.
 
 A look into a dict takes half as long as making an Arrow text, and whoever encodes the texts afterwards looks at
-each of them again.
+each of them again. Texts of a row that are few together are joined first: one look for all of them takes half
+as long as one for each.
 """
 
 from __future__ import annotations
 
+import sys
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-import arro3.core as arro3
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,21 +23,21 @@ from sfwriter.arrays import array_of, nulls
 from sfwriter.dictionaries import LEAST_ROWS, MOST_TEXTS, numbered_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-_INT32 = arro3.DataType.int32()
 _TAKEN = frozenset({str, type(None)})
+_SEPARATOR = "\0"
 
 
 class NumberedTexts:
     """One column, as far as it was read."""
 
-    def __init__(self) -> None:
-        """No row yet."""
-        self._places = _Places()
-        self._texts: list[str | None] = []
-        self._numbers: list[pa.Array] = []
-        self._count = 0
+    def __init__(self, places: _Places | None = None, numbers: pa.Array | None = None) -> None:
+        """Begin with rows whose texts were numbered already, or without any."""
+        self._places = _Places() if places is None else places
+        self._texts: list[str | None] = list(self._places)
+        self._numbers: list[pa.Array] = [] if numbers is None else [numbers]
+        self._count = 0 if numbers is None else len(numbers)
 
     @property
     def nbytes(self) -> int:
@@ -49,20 +51,18 @@ class NumberedTexts:
             False where it took none: there are too many texts, or other values. It takes no further ones then.
         """
         try:
-            numbers = arro3.Array(list(map(self._places.__getitem__, values)), _INT32)
+            numbers = self._places.of(values)
         except TypeError:  # a list or a dict
             return False
         if len(self._places) > len(self._texts):
             if len(self._places) > MOST_TEXTS or not set(map(type, self._places)) <= _TAKEN:
                 return False
             texts = list(self._places)
-            try:
-                "".join(filter(None, texts[len(self._texts) :])).encode()
-            except UnicodeEncodeError:
+            if not _is_unicode(text for text in texts[len(self._texts) :] if text is not None):
                 return False
             self._texts = texts
         self._fill_up_to(start)
-        self._numbers.append(pa.array(numbers))
+        self._numbers.append(_int32(numbers))
         self._count += len(values)
         return True
 
@@ -83,9 +83,88 @@ class NumberedTexts:
             self._count = count
 
 
-class _Places(dict[Any, int]):
-    """Numbers what it has not seen."""
+class JoinedTexts:
+    """Several columns whose texts are few together, from the first row on."""
 
-    def __missing__(self, value: Any) -> int:
-        self[value] = place = len(self)
+    def __init__(self, names: Sequence[str]) -> None:
+        """No row yet. There are at least two columns."""
+        self.names = frozenset(names)
+        self._names = names
+        self._texts_of = itemgetter(*names)
+        self._places = _Places()
+        self._numbers = bytearray()
+        self._joined: list[str] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Of the columns' numbers."""
+        return len(self._names) * len(self._numbers)
+
+    def take(self, rows: Iterable[dict[Any, Any]]) -> bool:
+        """Number the texts of the next rows.
+
+        Returns:
+            False where it took none: together the texts are too many, or there is something else among them.
+        """
+        try:
+            numbers = self._places.of(map(_SEPARATOR.join, map(self._texts_of, rows)))
+        except (KeyError, TypeError):
+            return False
+        if len(self._places) > len(self._joined):
+            joined = list(self._places)
+            new = joined[len(self._joined) :]
+            # A text with a separator in it brings one more: only without are the texts told apart for certain.
+            separators = {texts.count(_SEPARATOR) for texts in new}
+            if len(joined) > MOST_TEXTS or separators != {len(self._names) - 1} or not _is_unicode(new):
+                return False
+            self._joined = joined
+        self._numbers += numbers
+        return True
+
+    def apart(self) -> dict[str, NumberedTexts]:
+        """Each column by itself."""
+        if not self._joined:
+            return {}
+        numbers = _int32(bytes(self._numbers))
+        # In one list: Python's collector counts lists, and looks at every row that the caller holds.
+        texts = _SEPARATOR.join(self._joined).split(_SEPARATOR)
+        return {name: _apart(texts[at :: len(self._names)], numbers) for at, name in enumerate(self._names)}
+
+
+def _apart(texts: Sequence[str], numbers: pa.Array) -> NumberedTexts:
+    places = _Places(dict.fromkeys(texts))
+    return NumberedTexts(places, pc.take(_int32(places.of(texts)), numbers, boundscheck=False))
+
+
+def _is_unicode(texts: Iterable[str]) -> bool:
+    """Whether none of them has half of a surrogate pair."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _int32(numbers: bytes) -> pa.Array:
+    return pa.Array.from_buffers(pa.int32(), len(numbers) // 4, [None, pa.py_buffer(numbers)])
+
+
+class _Places(dict[Any, bytes]):
+    """Numbers what it has not seen. Numbers are bytes as Arrow keeps them, which are joined in no time."""
+
+    def __init__(self, known: Iterable[Any] = ()) -> None:
+        super().__init__()
+        for value in known:
+            self[value]
+
+    def of(self, values: Iterable[Any]) -> bytes:
+        """The places of the values.
+
+        Raises:
+            TypeError: one of them cannot be a key.
+        """
+        return b"".join(map(self.__getitem__, values))
+
+    def __missing__(self, value: Any) -> bytes:
+        self[value] = place = len(self).to_bytes(4, sys.byteorder)
         return place

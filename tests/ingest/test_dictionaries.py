@@ -257,3 +257,37 @@ def test_members_of_an_enumeration_are_their_texts():
     rows = [{"phase": Phase.BRONZE if number % 2 else "bronze", "step_name": "s"} for number in range(LEAST_ROWS)]
     for members in (rows, rows[1:]):
         assert set(Gate().encode(members).rows.column("phase").to_pylist()) == {"bronze"}
+
+
+TOGETHER = {
+    "few": lambda number: {"step_name": f"s{number % 7}", "step_type": f"t{number % 5}"},
+    # Joined, these two are the same text.
+    "separators": lambda number: (
+        {"step_name": "a\0b", "step_type": "c"} if number % 2 else {"step_name": "a", "step_type": "b\0c"}
+    ),
+    "null later": lambda number: {"step_name": "s", "step_type": None if number == CHUNK_ROWS + 7 else "t"},
+    "no key later": lambda number: {"step_name": "s", **({} if number > 2 * CHUNK_ROWS else {"step_type": "t"})},
+    "many together": lambda number: {"step_name": f"s{number % 97}", "step_type": f"t{number % 89}"},
+    "many later": lambda number: {"step_name": f"s{max(number, 2 * CHUNK_ROWS)}", "step_type": "ü"},
+}
+
+
+@pytest.mark.parametrize("count", [CHUNK_ROWS, 3 * CHUNK_ROWS + 1])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_texts_of_a_row_are_told_apart_again(name, count):
+    rows = [{"phase": "gold", **TOGETHER[name](number)} for number in range(count)]
+    one, other = Gate().encode(pa.Table.from_pylist(rows), "r"), Gate().encode(rows, "r")
+    assert other.rows.select(["step_name", "step_type"]).to_pylist() == [
+        {"step_name": row["step_name"], "step_type": row.get("step_type")} for row in rows
+    ]
+    assert one.rows.equals(other.rows)
+    assert one.digest == other.digest
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_metadata_is_kept_row_by_row(holes):
+    values = [{}, {"a": [{}, {"b": "},{"}]}, {"text": ",\0,"}, {"\0": "ü\n"}, *([None] if holes else [])]
+    metadata = [values[number % len(values)] for number in range(CHUNK_ROWS + 3)]
+    kept = Gate().encode([{"phase": "gold", "step_name": "s", "metadata": value} for value in metadata])
+    texts = kept.rows.column("metadata").to_pylist()
+    assert [None if text is None else json.loads(text) for text in texts] == metadata
