@@ -18,7 +18,7 @@ from sfwriter.exceptions import WriterSchemaError, WriterValidationError
 from sfwriter.ingest.gate import check_run_id
 from sfwriter.ingest.inputs import opened
 from sfwriter.ingest.partitions import rules_with_partitions
-from sfwriter.ingest.refusals import of_no_mappings
+from sfwriter.ingest.refusals import of_misfits
 from sfwriter.options import Rules
 from sfwriter.quality.rules import RulesError, RuleSet
 from sfwriter.questions import Questions
@@ -125,6 +125,8 @@ class Intake(Questions):
 
         Raises:
             WriterValidationError: it is nothing that holds rows, or one of them is no mapping.
+            WriterSchemaError: a value does not fit its column, in the schema mode `strict`; in the others it counts as
+                missing, as it does where such rows are written.
             WriterTableError: the table cannot be read.
         """
         self._check_process()
@@ -134,7 +136,7 @@ class Intake(Questions):
         read = self._read(log_rows)
         with self._gating:
             judged = self._gate.judge(read, None, max_bytes=self._max_bytes)
-        refusal = of_no_mappings(judged.misfits)
+        refusal = of_misfits(judged.misfits, strict=self._gate.mode == "strict")
         if refusal is not None:
             raise refusal
         return self._watches.check(by_table(self.config, judged.rows, self._router))

@@ -204,14 +204,16 @@ class Gate:
             WriterValidationError: it is nothing that holds rows.
             WriterPerformanceError: the rows take more than `max_bytes`.
         """
-        encoded, table = self._encoded(rows, None, max_bytes)
-        table, _ = _with_run_ids(table, None, self._new_run_id)
+        encoded, given = self._encoded(rows, None, max_bytes)
         if self.mode != "strict":
-            table = _lowered(table)
+            given = _lowered(given)
         if rules is not None:
-            table = plain_table(table)
-            return Judged(table, _misfits(encoded), broken=tuple(rules.broken(table)))
-        return Judged(table, _misfits(encoded), tuple(_relevant(breaches(table), encoded)))
+            given = plain_table(given)
+        # Rows without a run id would get one; it is not shown, since nobody would find it anywhere.
+        named, _ = _with_run_ids(given, None, self._new_run_id)
+        if rules is not None:
+            return Judged(given, _misfits(encoded), broken=tuple(rules.broken(named)))
+        return Judged(given, _misfits(encoded), tuple(_relevant(breaches(named), encoded)))
 
     def _encoded(self, rows: Any, run_id: str | None, max_bytes: int | None) -> tuple[Encoded, pa.Table]:
         """The rows in the table's types, and the same with what missing values stand for."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfwriter.exceptions import WriterSchemaError, WriterValidationError
+from sfwriter.exceptions import WriterError, WriterSchemaError, WriterValidationError
 from sfwriter.ingest.aside import reasons_by_row
 from sfwriter.quality.builtin import REQUIRED
 
@@ -96,17 +96,36 @@ def _of_rows(encoded: Encoded, faults: Sequence[Fault], found: Sequence[Breach])
     )
 
 
-def of_no_mappings(misfits: Sequence[Misfit]) -> WriterValidationError | None:
-    """What refuses rows that are none, where only questions are asked of them; None where there are none."""
-    found = [misfit for misfit in misfits if not misfit.column]
-    if not found:
+def of_misfits(misfits: Sequence[Misfit], *, strict: bool) -> WriterError | None:
+    """What refuses rows of which only questions are asked; None where nothing is in the way of an answer.
+
+    A row that is no mapping always is, a value that does not fit where it is `strict`.
+    """
+    none = [misfit for misfit in misfits if not misfit.column]
+    if none:
+        more = f", and {len(none) - 1} more" if len(none) > 1 else ""
+        return WriterValidationError(
+            f"Row {none[0].row} is {none[0].value}, not a mapping{more}.",
+            validation_errors=[{"row": misfit.row, "reasons": [f"{misfit.value} is not a mapping"]} for misfit in none],
+            context={"row": none[0].row, "bad_rows": len(none)},
+            suggestions=["Give each row as a dict of column names to values."],
+        )
+    if not misfits or not strict:
         return None
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    return WriterValidationError(
-        f"Row {found[0].row} is {found[0].value}, not a mapping{more}.",
-        validation_errors=[{"row": misfit.row, "reasons": [f"{misfit.value} is not a mapping"]} for misfit in found],
-        context={"row": found[0].row, "bad_rows": len(found)},
-        suggestions=["Give each row as a dict of column names to values."],
+    first = misfits[0]
+    more = f" And {len(misfits) - 1} more." if len(misfits) > 1 else ""
+    return WriterSchemaError(
+        f"Row {first.row}: {first.column} = {first.value}, and {first.rule}.{more}",
+        validation_errors=[
+            {
+                "row": misfit.row,
+                "column": misfit.column,
+                "reasons": [f"{misfit.column} = {misfit.value}: {misfit.rule}"],
+            }
+            for misfit in misfits
+        ],
+        context={"row": first.row, "column": first.column, "bad_values": len(misfits)},
+        suggestions=["Mend the values named in `validation_errors`; they would count as missing."],
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pyarrow as pa
 import pytest
 
-from sfwriter import WriterTableError, WriterValidationError
+from sfwriter import WriterSchemaError, WriterTableError, WriterValidationError
 from sfwriter.testing import ManualClock
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
@@ -165,6 +165,19 @@ def test_what_is_no_row_is_refused(open_writer):
         writer.detect_anomalies([one(1), 3, None])
     assert [entry["row"] for entry in caught.value.validation_errors] == [1, 2]
     assert caught.value.suggestions
+
+
+def test_a_value_that_does_not_fit_is_refused_where_writing_would(open_writer):
+    rows = [one(1), one(2, duration_secs="slow", success="maybe")]
+    with pytest.raises(
+        WriterSchemaError, match=r"Row 1: duration_secs = 'slow' \(str\), .* number.* And 1 more"
+    ) as caught:
+        open_writer().detect_anomalies(rows)
+    assert [(entry["row"], entry["column"]) for entry in caught.value.validation_errors] == [
+        (1, "duration_secs"),
+        (1, "success"),
+    ]
+    assert open_writer(schema_validation_mode="lenient").detect_anomalies(rows)["anomaly_count"] == 0
 
 
 def test_rows_are_compared_with_the_table_that_their_name_gives(open_writer):

@@ -21,6 +21,14 @@ KEYS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("rules", [None, {"rows_processed": ["rows_processed >= 0"]}])
+def test_a_sample_shows_no_run_id_that_nobody_gave(open_writer, row, rules):
+    rows = [row(run_id=None, rows_processed=-1), row(run_id="mine", rows_processed=-1)]
+    writer = open_writer() if rules is None else open_writer(validation_rules=rules)
+    [issue] = writer.validate_log_data_quality(rows)["issues"]
+    assert [sample["run_id"] for sample in issue["sample"]] == [None, "mine"]
+
+
 def test_validation_counts_rows_and_shows_samples_without_writing(open_writer, row, location):
     writer = open_writer()
     found = writer.validate_log_data_quality([row(duration_secs=1.0), row(duration_secs=-1.0), row(rows_processed="x")])
