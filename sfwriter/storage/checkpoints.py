@@ -9,8 +9,10 @@ Never does: tidy away what has not expired.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 from sfwriter.storage.delta_log import open_table
@@ -29,6 +31,17 @@ COMMITS_PER_CHECKPOINT = 50
 
 _COMMITS_PER_TIDYING = 1_000
 """Dropping expired log entries lists the whole log: up to 50 ms."""
+
+_BEGUN: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_ENDS = threading.Event()
+
+
+@atexit.register
+def _end() -> None:
+    """An interpreter that ends while delta-rs works crashes. Commits that the end waits for may begin one, too."""
+    _ENDS.set()
+    for thread in list(_BEGUN):
+        thread.join()
 
 
 class Checkpoints:
@@ -52,13 +65,16 @@ class Checkpoints:
     def landed(self) -> None:
         """A commit has landed: begin a checkpoint where it is time for one."""
         self._commits += 1
-        if self._commits - self._commits_at_last < COMMITS_PER_CHECKPOINT or self._is_busy():
+        if self._commits - self._commits_at_last < COMMITS_PER_CHECKPOINT or self._is_busy() or _ENDS.is_set():
             return
         tidy = self._commits // _COMMITS_PER_TIDYING > self._commits_at_last // _COMMITS_PER_TIDYING
         self._commits_at_last = self._commits
-        self._thread = threading.Thread(target=self._quietly, kwargs={"tidy": tidy}, name="sfwriter-checkpoint")
+        self._thread = threading.Thread(
+            target=self._quietly, kwargs={"tidy": tidy}, name="sfwriter-checkpoint", daemon=True
+        )
         try:
             self._thread.start()
+            _BEGUN.add(self._thread)
         except RuntimeError as error:  # too many threads, or the interpreter is about to end
             self._thread = None
             _log.debug("No checkpoint of %s: %s", self._spec.name, error)

@@ -13,6 +13,7 @@ import pytest
 
 from sfwriter import LogWriter
 from sfwriter.exceptions import WriterError
+from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
 from sfwriter.testing.rows import log_table
 
 WRITER = """
@@ -40,6 +41,24 @@ while True:
     process.wait()
     # One more may have been committed and not told.
     assert acknowledged + 1 <= count() <= acknowledged + 2
+
+
+@pytest.mark.parametrize("ending", ["writer.close()", "pass", "atexit.register(writer.write_log_rows, [row])"])
+def test_a_process_may_end_while_a_checkpoint_is_written(python, count, location, ending) -> None:
+    done = python(
+        WRITER
+        + f"""
+import atexit
+from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
+writer = LogWriter(config=config)
+for _ in range(COMMITS_PER_CHECKPOINT - {"atexit" in ending:d}):
+    writer.write_log_rows([row])
+{ending}
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert count() == COMMITS_PER_CHECKPOINT
+    assert len(list((location() / "_delta_log").glob("*.checkpoint.parquet"))) == 1
 
 
 def test_a_process_that_never_closes_ends_promptly_and_loses_nothing(python, count) -> None:
