@@ -369,6 +369,8 @@ class Committer:
         if _is_refusal(error):
             # delta-rs met a rival's commit at every version that it tried, so nothing of this one is under way.
             return CommitConflict(first_words(error))
+        if isinstance(error, WriterError):
+            return error
         if local_root(self._spec.location) is None or not isinstance(error, Exception):
             return CommitUnknown(first_words(error))
         # On a local disk the calls that failed have ended: what is not there now will not come.

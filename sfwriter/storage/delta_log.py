@@ -9,6 +9,7 @@ Never does: decide what an entry says; change or delete one that is there.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -46,6 +47,9 @@ time after which log entries are tidied away."""
 _MOST_PASSED = 100
 _MOST_PASSED_BYTES = 1 << 20
 """Entries that are read in Python one by one, and how large one may be; beyond it delta-rs is faster."""
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""`link(2)`: where the file system has none."""
 
 _SETTLED_AT_FIRST = 64
 """How many of the newest entries are flushed when a table is first seen: those before were followed by
@@ -343,12 +347,17 @@ class LogDisk:
         """Give a prepared entry its name, where there is no entry of this version; durable after `settle`.
 
         Raises:
+            WriterTableError: the file system has no hard links.
             OSError: it may have its name all the same, where the answer of a network's disk was lost.
         """
         try:
             os.link(hidden, cast("Path", self._local) / entry_path(version))
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise _no_links(self._spec) from error
+            raise
         self._whole = version
         return True
 
@@ -396,6 +405,16 @@ class LogDisk:
         for path in (*log.glob(f"{version:020}.checkpoint*.parquet"), log / "_last_checkpoint"):
             fsync_path(path)
         fsync_path(log)
+
+
+def _no_links(spec: TableSpec) -> WriterTableError:
+    """The error for a disk on which no commit can be told from another's."""
+    return WriterTableError(
+        f"The file system of {spec.location} has no hard links: commits to {spec.name} cannot exclude each other.",
+        context={"table": spec.name, "location": spec.location},
+        suggestions=["Choose a `warehouse` on a file system with hard links, or in an object store."],
+        code="no_hard_links",
+    )
 
 
 def _stand_ins(entry: bytes) -> list[str]:

@@ -519,6 +519,21 @@ def test_an_entry_that_breaks_off_leaves_nothing(delta, monkeypatch, when, error
     assert table.commit(group).version == 1
 
 
+def test_a_disk_without_hard_links_is_said(delta, monkeypatch):
+    table = delta.ready()
+    before = names(table.spec.location)
+
+    def without(*_paths):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", without)
+        with pytest.raises(WriterTableError, match="no hard links") as caught:
+            table.commit(delta.group(delta.advance("p", 0)))
+    assert (caught.value.code, caught.value.retriable) == ("no_hard_links", False)
+    assert names(table.spec.location) == before
+
+
 def test_an_entry_whose_answer_was_lost_is_there(delta, monkeypatch):
     table = delta.ready()
     real = os.link
