@@ -534,13 +534,14 @@ def test_a_disk_without_hard_links_is_said(delta, monkeypatch):
     assert names(table.spec.location) == before
 
 
-def test_an_entry_whose_answer_was_lost_is_there(delta, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EIO, errno.EEXIST])
+def test_an_entry_whose_answer_was_lost_is_there(delta, monkeypatch, number):
     table = delta.ready()
     real = os.link
 
     def losing(*paths):
         real(*paths)
-        raise OSError(errno.EIO, "the file server did not answer")
+        raise OSError(number, "the file server did not answer, or was asked twice")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", losing)
