@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,27 +28,27 @@ from deltalake.transaction import AddAction
 from sfwriter.exceptions import WriterError, WriterTableError
 from sfwriter.storage.checkpoints import Checkpoints
 from sfwriter.storage.columns import columns_to_add
-from sfwriter.storage.commit_notes import FIELD, CommitNote, CommitNotes
+from sfwriter.storage.commit_notes import FIELD, CommitNote
 from sfwriter.storage.delta_features import check_writable_table
 from sfwriter.storage.delta_log import DeltaHandle
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitReceipt, CommitUnknown, StagedFilesLost
 from sfwriter.storage.faults import first_words, is_foreign, log_error, reported, reported_by_delta
-from sfwriter.storage.known_sequences import KnownSequences
 from sfwriter.storage.log_entry import FOREVER_MS, append_entry
 from sfwriter.storage.maintenance_lock import MaintenanceLock
 from sfwriter.storage.place import local_root, place_of
 from sfwriter.storage.staging import staged_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
-    from sfwriter.storage.engine import CommitGroup, Mark, StagedFile, TableSpec
+    from sfwriter.storage.engine import CommitGroup, StagedFile, TableSpec
+    from sfwriter.storage.log_memory import LogMemory
 
 _log = logging.getLogger(__name__)
 
@@ -71,51 +70,6 @@ _REFUSALS = re.compile(
 )
 """What delta-rs says when rivals were in the way. Its `CommitFailedError` alone is no proof: it is raised
 for a lost answer of the object store, too."""
-
-
-class LogMemory:
-    """What this process knows of a table's log, from its own commits and looks. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._notes = CommitNotes()
-        self._sequences = KnownSequences()
-        self._lock = threading.Lock()
-
-    def agrees(self, version: int, producer: str, sequence: int | None) -> bool:
-        """Whether the producer is known to stand there at this version. False says nothing."""
-        with self._lock:
-            return self._sequences.agrees(version, producer, sequence)
-
-    def landed(self, group: CommitGroup, version: int) -> None:
-        """Our own commit made this version."""
-        with self._lock:
-            self._notes.add_own(CommitNote.of(group), version)
-            self._sequences.advance(version, {advance.producer_id: advance.upto for advance in group.advances})
-
-    def found(self, version: int, sequences: Mapping[str, int | None]) -> None:
-        """Where these producers stand at a version."""
-        with self._lock:
-            self._sequences.learn(version, sequences)
-
-    def passed(self, version: int, moved: Mapping[str, int]) -> None:
-        """Somebody's commit made this version, and moved these producers."""
-        with self._lock:
-            self._sequences.advance(version, moved)
-
-    def looked(self, table: DeltaTable, sequences: dict[str, int | None]) -> dict[str, dict[int, tuple[Mark, int]]]:
-        """Take in what a fresh handle says; the marks of those producers."""
-        version = table.version()
-        with self._lock:
-            missing = self._notes.missing(version)
-            if missing:
-                self._notes.learn(table.history(missing), version)
-            self._sequences.learn(version, sequences)
-            return {producer: self._notes.marks(producer) for producer in sequences}
-
-    def forget_sequences(self) -> None:
-        """After a commit that raised, nothing is taken for granted."""
-        with self._lock:
-            self._sequences.forget()
 
 
 class Committer:

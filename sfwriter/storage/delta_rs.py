@@ -20,13 +20,14 @@ from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.adding import add_columns
 from sfwriter.storage.columns import adopted_schema, columns_to_add
 from sfwriter.storage.creation import create_table
-from sfwriter.storage.delta_commit import Committer, LogMemory, partition_clash
+from sfwriter.storage.delta_commit import Committer, partition_clash
 from sfwriter.storage.delta_features import check_writable_table
 from sfwriter.storage.delta_log import DeltaHandle, LogDisk, TableIdentity, open_table
 from sfwriter.storage.delta_maintain import DeltaMaintainer
 from sfwriter.storage.delta_read import arrow_schema, files_since, scan_table, stats_of
 from sfwriter.storage.engine import AddColumns, Checkpoint, TableStats, Watermark
 from sfwriter.storage.faults import reported_by_delta
+from sfwriter.storage.log_memory import LogMemory
 from sfwriter.storage.staging import discard_files, stage_batches
 
 if TYPE_CHECKING:

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
-    from sfwriter.storage.delta_commit import LogMemory
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
     from sfwriter.storage.engine import AddColumns, CommitGroup, CommitReceipt, StagedFile, TableSpec
+    from sfwriter.storage.log_memory import LogMemory
     from sfwriter.storage.spark_bridge import SparkBridge
 
 _log = logging.getLogger(__name__)
