@@ -118,12 +118,12 @@ def _renumbered(numbers: Sequence[pa.Array], texts: pa.Array, used: Sequence[int
     place: list[int | None] = [None] * given
     for new, old in enumerate(order.to_pylist()):
         place[used[old]] = new
-    moved = array_of(place, pa.int64()).cast(pa.int32())
-    texts = texts.take(order)
+    if place != list(range(given)):
+        moved = array_of(place, pa.int64()).cast(pa.int32())
+        texts = texts.take(order)
+        numbers = [pc.take(moved, chunk, boundscheck=False) for chunk in numbers]
     # Numbers that were looked at when they came need no second look: it takes twice the time.
-    made = [
-        pa.DictionaryArray.from_arrays(pc.take(moved, chunk, boundscheck=False), texts, safe=False) for chunk in numbers
-    ]
+    made = [pa.DictionaryArray.from_arrays(chunk, texts, safe=False) for chunk in numbers]
     return pa.chunked_array(made, FEW_TEXTS)
 
 

@@ -132,7 +132,8 @@ class JoinedTexts:
 
 
 def _apart(texts: Sequence[str], numbers: pa.Array) -> NumberedTexts:
-    places = _Places(dict.fromkeys(texts))
+    # In order, as `few_texts` has them: then their numbers stay as they are.
+    places = _Places(sorted(set(texts)))
     return NumberedTexts(places, pc.take(_int32(places.of(texts)), numbers, boundscheck=False))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sfwriter import LogWriter, WriterConfig
 from sfwriter.dictionaries import FEW_TEXTS, LEAST_ROWS, MOST_TEXTS, alike, plain_table, taken_over
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
-from sfwriter.ingest.encode import CHUNK_ROWS
+from sfwriter.ingest.encode import CHUNK_ROWS, NUMBERED_ROWS
 from sfwriter.ingest.gate import Gate
 from sfwriter.testing.rows import log_table
 
@@ -221,7 +221,9 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("holes", [False, True], ids=["None", "no key"])
-@pytest.mark.parametrize("count", [CHUNK_ROWS - 1, CHUNK_ROWS, LEAST_ROWS - 1, LEAST_ROWS, 3 * CHUNK_ROWS + 1])
+@pytest.mark.parametrize(
+    "count", [NUMBERED_ROWS - 1, NUMBERED_ROWS, LEAST_ROWS - 1, LEAST_ROWS, CHUNK_ROWS, 3 * CHUNK_ROWS + 1]
+)
 @pytest.mark.parametrize("name", COLUMNS)
 def test_dicts_and_arrow_columns_are_the_same_batch(name, count, holes):
     made = COLUMNS[name]
