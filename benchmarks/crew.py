@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from benchmarks.child import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
 READY = "ready"
 GO = "go"
@@ -31,6 +33,7 @@ class Crew:
     def __init__(self, members: list[subprocess.Popen[str]]) -> None:
         """Hold them."""
         self._members = members
+        self._outputs: list[Future[tuple[str, str]]] = []
 
     def go(self) -> None:
         """Let all of them begin."""
@@ -38,11 +41,15 @@ class Crew:
             assert member.stdin is not None
             member.stdin.write(f"{GO}\n")
             member.stdin.flush()
+        # Read from now on: the latencies of an hour are more than a pipe holds.
+        readers = ThreadPoolExecutor(len(self._members))
+        self._outputs = [readers.submit(member.communicate) for member in self._members]
+        readers.shutdown(wait=False)
 
     @property
     def working(self) -> bool:
         """Whether one of them has not ended."""
-        return any(member.poll() is None for member in self._members)
+        return not all(output.done() for output in self._outputs)
 
     def figures(self) -> list[dict[str, Any]]:
         """What each found, when it has ended.
@@ -51,8 +58,8 @@ class Crew:
             RuntimeError: one failed.
         """
         found = []
-        for member in self._members:
-            output, errors = member.communicate()
+        for member, told in zip(self._members, self._outputs, strict=True):
+            output, errors = told.result()
             if member.returncode != 0:
                 raise RuntimeError(f"a member ended with {member.returncode}: {errors.strip()[-1500:]}")
             found.append(json.loads(output.strip().splitlines()[-1]))
