@@ -118,9 +118,9 @@ def _renumbered(numbers: Sequence[pa.Array], texts: pa.Array, used: Sequence[int
     place: list[int | None] = [None] * given
     for new, old in enumerate(order.to_pylist()):
         place[used[old]] = new
+    texts = texts.take(order)
     if place != list(range(given)):
         moved = array_of(place, pa.int64()).cast(pa.int32())
-        texts = texts.take(order)
         numbers = [pc.take(moved, chunk, boundscheck=False) for chunk in numbers]
     # Numbers that were looked at when they came need no second look: it takes twice the time.
     made = [pa.DictionaryArray.from_arrays(chunk, texts, safe=False) for chunk in numbers]

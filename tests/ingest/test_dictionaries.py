@@ -2,6 +2,7 @@
 
 import enum
 import json
+from itertools import permutations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfwriter import LogWriter, WriterConfig
-from sfwriter.dictionaries import FEW_TEXTS, LEAST_ROWS, MOST_TEXTS, alike, plain_table, taken_over
+from sfwriter.dictionaries import (
+    FEW_TEXTS,
+    LEAST_ROWS,
+    MOST_TEXTS,
+    alike,
+    few_texts,
+    is_encoded,
+    plain_table,
+    taken_over,
+)
 from sfwriter.exceptions import WriterSchemaError, WriterValidationError
 from sfwriter.ingest.encode import CHUNK_ROWS, NUMBERED_ROWS
 from sfwriter.ingest.gate import Gate
@@ -293,3 +303,14 @@ def test_metadata_is_kept_row_by_row(holes):
     kept = Gate().encode([{"phase": "gold", "step_name": "s", "metadata": value} for value in metadata])
     texts = kept.rows.column("metadata").to_pylist()
     assert [None if text is None else json.loads(text) for text in texts] == metadata
+
+
+@pytest.mark.parametrize("first", list(permutations(range(3))))
+@pytest.mark.parametrize("texts", list(permutations("abc")))
+def test_encoded_texts_stay_themselves_in_whatever_order_they_come_and_are_kept(texts, first):
+    numbers = [None, *first, *([0, 1, 2, 2, None] * LEAST_ROWS)]
+    column = pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), pa.array(texts))])
+    made = few_texts(column.slice(1))
+    assert is_encoded(made.type)
+    assert made.chunk(0).dictionary.to_pylist() == ["a", "b", "c"]
+    assert made.to_pylist() == [None if number is None else texts[number] for number in numbers[1:]]
