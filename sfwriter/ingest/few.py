@@ -51,6 +51,7 @@ class Few:
         run_id: the one that the result names.
         extras: the table's columns beside those of the log.
         stamped: rows brought a value for a column that writing fills.
+        nbytes: as Arrow counts the table's.
     """
 
     table: pa.Table
@@ -58,15 +59,17 @@ class Few:
     run_id: str
     extras: list[str]
     stamped: bool
+    nbytes: int
 
 
 @dataclass(slots=True)
 class _Column:
-    """A column with a value in it: as the rules see it, as Arrow keeps it, as the digest hashes it."""
+    """A column with a value in it: as the rules see it, as Arrow keeps it (and its bytes), as the digest hashes it."""
 
     kind: Kind
     values: Sequence[Any]
     array: pa.Array
+    nbytes: int
     places: Any
     content: Any
 
@@ -87,11 +90,9 @@ def clean_few(
     """The rows where each is a dict of fitting values that keep all rules, else None."""
     if not rows or len(rows) > FEW or set(map(type, rows)) != {dict}:
         return None
+    count = len(rows)
     try:
         fitting, stamped = _fitting(rows, columns, exact)
-        if max_bytes is not None and sum(map(_nbytes, fitting.values())) > max_bytes:
-            return None
-        count = len(rows)
         _default_success(fitting, count)
         if run_id is not None:
             _fill_run_ids(fitting, count, run_id)
@@ -101,11 +102,14 @@ def clean_few(
     # What odd values raise here is the general road's to judge.
     except (_CloserLookError, OverflowError, UnicodeEncodeError, TypeError, ValueError, pa.ArrowException):
         return None
-    floats = [column.values for column in fitting.values() if column.kind.stored == FLOAT.type]
-    if not surely_kept({name: fitting[name].values for name in fitting if name in LOG_KINDS}, floats):
+    floats = [column.values for column in fitting.values() if column.kind.convert is FLOAT.convert]
+    if not surely_kept({name: column.values for name, column in fitting.items() if name in LOG_KINDS}, floats):
         return None
     extras = [name for name in fitting if name not in LOG_KINDS]
-    return Few(_table(fitting, count, extras), hashed, named, extras, stamped)
+    table, nbytes = _table(fitting, count, extras)
+    if max_bytes is not None and nbytes > max_bytes:
+        return None
+    return Few(table, hashed, named, extras, stamped, nbytes)
 
 
 # ---------------------------------------------------------------- columns
@@ -167,22 +171,34 @@ def _column(values: Sequence[Any], types: set[type], kind: Kind, exact: bool) ->
 
 
 def _texts(values: Sequence[Any], kind: Kind) -> _Column:
-    validity, missing, _ = _validity(values)
-    parts = [b"" if value is None else value.encode() for value in values]
-    content = b"".join(parts)
-    lengths = array("i", map(len, parts))
-    buffers = [validity, pa.py_buffer(array("i", accumulate(lengths, initial=0))), pa.py_buffer(content)]
+    missing = values.count(None)
     if missing:
-        lengths = array("i", [-1 if value is None else len(part) for value, part in zip(values, parts, strict=True)])
-    return _Column(kind, values, pa.Array.from_buffers(kind.type, len(values), buffers, missing), lengths, content)
+        validity, _ = _validity(values)
+        known = [value for value in values if value is not None]
+        joined = "".join(known)
+        content = joined.encode()
+        parts = known if len(content) == len(joined) else [value.encode() for value in known]
+        own = iter(map(len, parts))
+        places = array("i", [-1 if value is None else next(own) for value in values])
+        lengths = [max(0, length) for length in places]
+    else:
+        validity = None
+        joined = "".join(values)
+        content = joined.encode()
+        lengths = places = array("i", map(len, values if len(content) == len(joined) else map(str.encode, values)))
+    offsets = array("i", accumulate(lengths, initial=0))
+    return _made(kind, values, missing, validity, [offsets, content], places, content)
 
 
 def _fixed(values: Sequence[Any], kind: Kind, code: str) -> _Column:
-    validity, missing, places = _validity(values)
-    whole = array(code, [0 if value is None else value for value in values] if missing else values)
-    content = array(code, [value for value in values if value is not None]) if missing else whole
-    made = pa.Array.from_buffers(kind.type, len(values), [validity, pa.py_buffer(whole)], missing)
-    return _Column(kind, values, made, places, content)
+    missing = values.count(None)
+    if not missing:
+        whole = array(code, values)
+        return _made(kind, values, 0, None, [whole], b"", whole)
+    validity, places = _validity(values)
+    whole = array(code, [0 if value is None else value for value in values])
+    content = array(code, [value for value in values if value is not None])
+    return _made(kind, values, missing, validity, [whole], places, content)
 
 
 def _integers(values: Sequence[Any], kind: Kind) -> _Column:
@@ -194,23 +210,40 @@ def _doubles(values: Sequence[Any], kind: Kind) -> _Column:
 
 
 def _bools(values: Sequence[Any], kind: Kind) -> _Column:
-    validity, missing, places = _validity(values)
-    bits = pa.py_buffer(_bitmap(values))
-    made = pa.Array.from_buffers(kind.type, len(values), [validity, bits], missing)
-    return _Column(kind, values, made, places, bytes([value for value in values if value is not None]))
-
-
-def _validity(values: Sequence[Any]) -> tuple[Any, int, bytes]:
-    """Arrow's validity buffer, the number of nulls, and a byte for each value; nothing where none is null."""
     missing = values.count(None)
+    bits = _bitmap(values)
     if not missing:
-        return None, 0, b""
+        return _made(kind, values, 0, None, [bits], b"", bytes(values))
+    validity, places = _validity(values)
+    return _made(
+        kind, values, missing, validity, [bits], places, bytes([value for value in values if value is not None])
+    )
+
+
+def _made(
+    kind: Kind,
+    values: Sequence[Any],
+    missing: int,
+    validity: bytes | None,
+    parts: list[Any],
+    places: Any,
+    content: Any,
+) -> _Column:
+    """A column of these bytes: of Arrow's buffers, and of what the digest hashes."""
+    buffers = [None if validity is None else pa.py_buffer(validity), *map(pa.py_buffer, parts)]
+    made = pa.Array.from_buffers(kind.type, len(values), buffers, missing)
+    nbytes = sum([buffer.size for buffer in buffers if buffer is not None])
+    return _Column(kind, values, made, nbytes, places, content)
+
+
+def _validity(values: Sequence[Any]) -> tuple[bytes, bytes]:
+    """A bit, and a byte for each value: whether there is one."""
     valid = [value is not None for value in values]
-    return pa.py_buffer(_bitmap(valid)), missing, bytes(valid)
+    return _bitmap(valid), bytes(valid)
 
 
 def _bitmap(flags: Sequence[bool | None]) -> bytes:
-    return sum(1 << place for place, flag in enumerate(flags) if flag).to_bytes((len(flags) + 7) // 8, "little")
+    return sum([1 << place for place, flag in enumerate(flags) if flag]).to_bytes((len(flags) + 7) // 8, "little")
 
 
 _NEVER: set[type] = set()
@@ -225,11 +258,6 @@ _MAKERS: dict[Any, tuple[Callable[[Sequence[Any], Kind], _Column], set[type]]] =
 }
 """Converter to what makes the column, and the type of values that need no converter: half a surrogate pair
 and an integer beyond 64 bits raise where the bytes are made."""
-
-
-def _nbytes(column: _Column) -> int:
-    """At least what Arrow counts."""
-    return sum(buffer.size for buffer in column.array.buffers() if buffer is not None)
 
 
 # ---------------------------------------------------------------- defaults, digest, table
@@ -261,28 +289,41 @@ def _fill_run_ids(
 
 def _digest(fitting: dict[str, _Column], count: int) -> str:
     """As `digest_of`."""
-    whole = xxhash.xxh3_64(digest.opening(count))
+    parts = [digest.opening(count)]
     for name in sorted(fitting):
         column = fitting[name]
-        if column.kind.stored == FLOAT.type and name not in LOG_KINDS:
-            # Such columns hash as integers where they can.
-            whole.update(digest.column_identity(name, pa.chunked_array([column.array])))
-            continue
-        whole.update(_head(name, column.kind.type))
-        whole.update(xxhash.xxh3_64_digest(column.places))
-        whole.update(xxhash.xxh3_64_digest(column.content))
-    return str(whole.hexdigest())
+        head = _HEADS.get(name)
+        if head is None:
+            if column.kind.convert is FLOAT.convert:
+                # Such columns hash as integers where they can.
+                parts.append(digest.column_identity(name, pa.chunked_array([column.array])))
+                continue
+            head = digest.head(name, column.kind.type)
+        parts += (head, xxhash.xxh3_64_digest(column.places), xxhash.xxh3_64_digest(column.content))
+    return str(xxhash.xxh3_64_hexdigest(b"".join(parts)))
 
 
-@lru_cache(maxsize=256)
-def _head(name: str, kept: pa.DataType) -> bytes:
-    return digest.head(name, kept)
+_HEADS = {name: digest.head(name, kind.type) for name, kind in LOG_KINDS.items()}
 
 
-def _table(fitting: dict[str, _Column], count: int, extras: list[str]) -> pa.Table:
-    arrays = [fitting[name].array if name in fitting else nulls(kind.type, count) for name, kind in LOG_KINDS.items()]
+def _table(fitting: dict[str, _Column], count: int, extras: list[str]) -> tuple[pa.Table, int]:
+    """The table, and its bytes."""
+    arrays: list[pa.Array] = []
+    nbytes = 0
+    for name, (empty, size) in _empty_columns(count).items():
+        column = fitting.get(name)
+        arrays.append(empty if column is None else column.array)
+        nbytes += size if column is None else column.nbytes
     schema = _LOG_SCHEMA
     for name in extras:
         arrays.append(fitting[name].array)
+        nbytes += fitting[name].nbytes
         schema = schema.append(pa.field(name, fitting[name].kind.type))
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_arrays(arrays, schema=schema), nbytes
+
+
+@lru_cache(maxsize=16)
+def _empty_columns(count: int) -> dict[str, tuple[pa.Array, int]]:
+    """Each column of the log without a value, and its bytes. Kept: they are more than half of a table's columns."""
+    empty = {name: nulls(kind.type, count) for name, kind in LOG_KINDS.items()}
+    return {name: (column, int(column.nbytes)) for name, column in empty.items()}

@@ -229,7 +229,7 @@ class Gate:
 
     def _passed(self, few: Few) -> Gated:
         return Gated(
-            batch=EncodedBatch(rows=few.table, quarantined=None, digest=few.digest, run_id=few.run_id),
+            batch=EncodedBatch(few.table, None, few.digest, few.run_id, measured=few.nbytes),
             given=int(few.table.num_rows),
             judged=Judged(few.table, broken=self._broken(few.table)),
             new_columns=tuple(name for name in few.extras if self._columns.kind(name) is None),

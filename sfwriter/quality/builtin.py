@@ -112,25 +112,33 @@ def surely_kept(values: Mapping[str, Sequence[Any]], floats: Iterable[Sequence[A
             that is left out is null.
         floats: the values of all columns of doubles.
     """
-    if any(name not in values or None in values[name] for name in REQUIRED):
+    if any([name not in values or None in values[name] for name in REQUIRED]):
         return False
-    texts = (text for name in _FILLED for text in values.get(name, ()) if text is not None)
-    if any(not text or text.isspace() for text in texts):
-        return False
+    for name in _FILLED:
+        for text in set(values.get(name, ())):
+            if text is not None and (not text or text.isspace()):
+                return False
     if not _PHASES.issuperset(values["phase"]) or not _RUN_MODES.issuperset(values.get("run_mode", ())):
         return False
-    if not all(isfinite(number) for numbers in floats for number in numbers if number is not None):
+    for numbers in floats:
+        # A sum of many may be infinite where none of them is: then somebody else looks.
+        if not isfinite(sum(_known(numbers))):
+            return False
+    for name in _NEVER_NEGATIVE:
+        if name in values and min(_known(values[name]), default=0) < 0:
+            return False
+    if max(_known(values.get("validation_rate", ())), default=0) > 100:
         return False
-    if any(number < 0 for name in _NEVER_NEGATIVE for number in values.get(name, ()) if number is not None):
-        return False
-    if any(number > 100 for number in values.get("validation_rate", ()) if number is not None):
-        return False
-    return not any(
-        began is not None and ended is not None and ended < began
-        for start, end in SPANS
-        if start in values and end in values
-        for began, ended in zip(values[start], values[end], strict=True)
-    )
+    for start, end in SPANS:
+        if start in values and end in values:
+            for began, ended in zip(values[start], values[end], strict=True):
+                if began is not None and ended is not None and ended < began:
+                    return False
+    return True
+
+
+def _known(numbers: Sequence[Any]) -> Sequence[Any]:
+    return [number for number in numbers if number is not None] if None in numbers else numbers
 
 
 def _places(mask: Any) -> list[int]:
