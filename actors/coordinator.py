@@ -176,7 +176,8 @@ class Coordinator:
             waiting.append((sender, [held.done for held in taken]))
         self._feed(*events)
         try:
-            answers = [await asyncio.gather(*done) for _, done in waiting]
+            # One after the other, not gathered: what is settled already costs no turn of the loop.
+            answers = [[await outcome for outcome in done] for _, done in waiting]
         finally:
             for sender, done in waiting:
                 sender.queued -= len(done)
