@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SAMPLE = 10
 """Writes of which the median is taken."""
 
+FRAMES = 3
+"""Appends of a frame, the first of which warms the executors up."""
+
 
 def prepare(_folder: Path, scale: Scale) -> Mapping[str, Any]:
     """How old the table gets, and how large the load is."""
@@ -43,6 +46,8 @@ def run_all(setting: Setting) -> Figures:
         ("theirs", 7 * (sample + 2)),
         ("bulk/" + TABLE, bulk * 2),
         ("spark-bulk", bulk * 2),
+        ("frames/" + TABLE, bulk * FRAMES),
+        ("spark-frames", bulk * FRAMES),
     ):
         found = count_rows(setting.folder / name)
         expect(found == wanted, f"{name}: {found:,} rows, {wanted:,} were written")
@@ -61,6 +66,7 @@ def measured(folder: str, late: int, bulk: int, sample: int) -> Figures:
         return {
             **_small(session, Path(folder), late, sample),
             **_bulk(session, Path(folder), bulk),
+            **_frame(session, Path(folder), bulk),
         }
     finally:
         session.stop()
@@ -117,6 +123,31 @@ def _bulk(session: Any, folder: Path, rows: int) -> Figures:
     return {"bulk_s": min(ours), "bulk_append_s": min(theirs)}
 
 
+def _frame(session: Any, folder: Path, rows: int) -> Figures:
+    """A DataFrame over two Parquet files, gate and all, beside its own append."""
+    import pyarrow.parquet as pq
+
+    from sfwriter import LogWriter, WriterConfig
+    from sfwriter.testing.rows import log_table
+
+    source = folder / "source"
+    source.mkdir()
+    half = rows // 2
+    for number, (first, count) in enumerate(((0, half), (half, rows - half))):
+        pq.write_table(log_table(count, first=first), source / f"{number}.parquet")
+    frame = session.read.parquet(str(source))
+    ours, theirs = [], []
+    with LogWriter(session, WriterConfig(warehouse=str(folder / "frames"), enable_optimization=False)) as writer:
+        for _ in range(FRAMES):
+            began = time.perf_counter()
+            writer.write_log_rows(frame)
+            ours.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            frame.write.format("delta").mode("append").save(str(folder / "spark-frames"))
+            theirs.append(time.perf_counter() - began)
+    return {"frame_s": min(ours[1:]), "frame_append_s": min(theirs[1:])}
+
+
 def _append(session: Any, table: Any, path: str, *, files: int) -> None:
     """Spark's own way, at the settings that are best for it: through Arrow, in few files."""
     frame = session.createDataFrame(table).coalesce(files)
@@ -131,11 +162,12 @@ def _arrow(rows: list[dict[str, Any]]) -> Any:
 
 CASE = Case(
     "spark",
-    "on one warm session: 7-row writes and 1M rows beside Spark's own append, version 1,000 beside 10, opening",
+    "on one warm session: 7-row writes, 1M rows and a frame beside Spark's own append, version 1,000 and 10, opening",
     (Peer("session", run_all),),
     (
         Verdict("append of 7 rows / write", ("session", "append_p50_ms"), ("session", "write_p50_ms"), target=8.0),
         Verdict("append of 1M rows / write", ("session", "bulk_append_s"), ("session", "bulk_s"), target=4.0),
+        Verdict("append of a frame / write", ("session", "frame_append_s"), ("session", "frame_s"), target=0.9),
         Verdict(
             "version 1,000 / version 10", ("session", "late_p50_ms"), ("session", "early_p50_ms"), target=2.0,
             at_least=False,
