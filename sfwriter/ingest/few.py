@@ -171,34 +171,26 @@ def _column(values: Sequence[Any], types: set[type], kind: Kind, exact: bool) ->
 
 
 def _texts(values: Sequence[Any], kind: Kind) -> _Column:
-    missing = values.count(None)
+    validity, missing, _ = _validity(values)
+    known = [value for value in values if value is not None] if missing else values
+    joined = "".join(known)
+    content = joined.encode()
+    is_ascii = len(content) == len(joined)
+    lengths = array("i", map(len, known if is_ascii else map(str.encode, known)))
+    places = lengths
     if missing:
-        validity, _ = _validity(values)
-        known = [value for value in values if value is not None]
-        joined = "".join(known)
-        content = joined.encode()
-        parts = known if len(content) == len(joined) else [value.encode() for value in known]
-        own = iter(map(len, parts))
+        own = iter(lengths)
         places = array("i", [-1 if value is None else next(own) for value in values])
-        lengths = [max(0, length) for length in places]
-    else:
-        validity = None
-        joined = "".join(values)
-        content = joined.encode()
-        lengths = places = array("i", map(len, values if len(content) == len(joined) else map(str.encode, values)))
+        lengths = array("i", [max(0, length) for length in places])
     offsets = array("i", accumulate(lengths, initial=0))
-    return _made(kind, values, missing, validity, [offsets, content], places, content)
+    return _column_of(kind, values, (validity, offsets, content), missing, places, content)
 
 
 def _fixed(values: Sequence[Any], kind: Kind, code: str) -> _Column:
-    missing = values.count(None)
-    if not missing:
-        whole = array(code, values)
-        return _made(kind, values, 0, None, [whole], b"", whole)
-    validity, places = _validity(values)
-    whole = array(code, [0 if value is None else value for value in values])
-    content = array(code, [value for value in values if value is not None])
-    return _made(kind, values, missing, validity, [whole], places, content)
+    validity, missing, places = _validity(values)
+    whole = array(code, [0 if value is None else value for value in values] if missing else values)
+    content = array(code, [value for value in values if value is not None]) if missing else whole
+    return _column_of(kind, values, (validity, whole), missing, places, content)
 
 
 def _integers(values: Sequence[Any], kind: Kind) -> _Column:
@@ -210,40 +202,29 @@ def _doubles(values: Sequence[Any], kind: Kind) -> _Column:
 
 
 def _bools(values: Sequence[Any], kind: Kind) -> _Column:
+    validity, missing, places = _validity(values)
+    content = bytes([value for value in values if value is not None])
+    return _column_of(kind, values, (validity, _bitmap(values)), missing, places, content)
+
+
+def _validity(values: Sequence[Any]) -> tuple[bytes | None, int, bytes]:
+    """Arrow's validity bits, the number of nulls, and a byte for each value; nothing where none is null."""
     missing = values.count(None)
-    bits = _bitmap(values)
     if not missing:
-        return _made(kind, values, 0, None, [bits], b"", bytes(values))
-    validity, places = _validity(values)
-    return _made(
-        kind, values, missing, validity, [bits], places, bytes([value for value in values if value is not None])
-    )
-
-
-def _made(
-    kind: Kind,
-    values: Sequence[Any],
-    missing: int,
-    validity: bytes | None,
-    parts: list[Any],
-    places: Any,
-    content: Any,
-) -> _Column:
-    """A column of these bytes: of Arrow's buffers, and of what the digest hashes."""
-    buffers = [None if validity is None else pa.py_buffer(validity), *map(pa.py_buffer, parts)]
-    made = pa.Array.from_buffers(kind.type, len(values), buffers, missing)
-    nbytes = sum([buffer.size for buffer in buffers if buffer is not None])
-    return _Column(kind, values, made, nbytes, places, content)
-
-
-def _validity(values: Sequence[Any]) -> tuple[bytes, bytes]:
-    """A bit, and a byte for each value: whether there is one."""
+        return None, 0, b""
     valid = [value is not None for value in values]
-    return _bitmap(valid), bytes(valid)
+    return _bitmap(valid), missing, bytes(valid)
 
 
 def _bitmap(flags: Sequence[bool | None]) -> bytes:
     return sum([1 << place for place, flag in enumerate(flags) if flag]).to_bytes((len(flags) + 7) // 8, "little")
+
+
+def _column_of(kind: Kind, values: Sequence[Any], buffers: tuple[Any, ...], missing: int, *hashed: Any) -> _Column:
+    """A column of Arrow's buffers, and of what the digest hashes: places, content."""
+    own = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
+    made = pa.Array.from_buffers(kind.type, len(values), own, missing)
+    return _Column(kind, values, made, sum([buffer.size for buffer in own if buffer is not None]), *hashed)
 
 
 _NEVER: set[type] = set()

@@ -112,29 +112,27 @@ def surely_kept(values: Mapping[str, Sequence[Any]], floats: Iterable[Sequence[A
             that is left out is null.
         floats: the values of all columns of doubles.
     """
-    if any([name not in values or None in values[name] for name in REQUIRED]):
+    if not all(name in values and None not in values[name] for name in REQUIRED):
         return False
-    for name in _FILLED:
-        for text in set(values.get(name, ())):
-            if text is not None and (not text or text.isspace()):
-                return False
+    # Neighbouring rows have the same texts, mostly.
+    texts = {text for name in _FILLED for text in values.get(name, ()) if text is not None}
+    if "" in texts or any(map(str.isspace, texts)):
+        return False
     if not _PHASES.issuperset(values["phase"]) or not _RUN_MODES.issuperset(values.get("run_mode", ())):
         return False
-    for numbers in floats:
-        # A sum of many may be infinite where none of them is: then somebody else looks.
-        if not isfinite(sum(_known(numbers))):
-            return False
-    for name in _NEVER_NEGATIVE:
-        if name in values and min(_known(values[name]), default=0) < 0:
-            return False
+    # A sum of many may be infinite where none of them is: then somebody else looks.
+    if not all(isfinite(sum(_known(numbers))) for numbers in floats):
+        return False
+    if any(min(_known(values[name]), default=0) < 0 for name in _NEVER_NEGATIVE if name in values):
+        return False
     if max(_known(values.get("validation_rate", ())), default=0) > 100:
         return False
-    for start, end in SPANS:
-        if start in values and end in values:
-            for began, ended in zip(values[start], values[end], strict=True):
-                if began is not None and ended is not None and ended < began:
-                    return False
-    return True
+    return not any(
+        None not in pair and pair[1] < pair[0]
+        for start, end in SPANS
+        if start in values and end in values
+        for pair in zip(values[start], values[end], strict=True)
+    )
 
 
 def _known(numbers: Sequence[Any]) -> Sequence[Any]:
