@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +19,28 @@ EVERY_S = 0.25
 
 def family_bytes() -> int:
     """Resident bytes of all these processes. Of a page that several map, each counts its part (`Pss`)."""
+    return sum(bytes_by_kind().values())
+
+
+def bytes_by_kind() -> Counter[str]:
+    """The same for each kind of process: `own`, an actor's class as `ray::…`, `crew`, else the program's name."""
     own = psutil.Process()
-    total = 0
+    found: Counter[str] = Counter()
     for process in (own, *own.children(recursive=True)):
         try:
             text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-        except (OSError, psutil.NoSuchProcess):
+            command = process.cmdline()
+            kind = "own" if process == own else _kind(process.name(), " ".join(command))
+        except (OSError, psutil.Error):
             continue  # it has ended
-        total += next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
-    return total
+        found[kind] += next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
+    return found
+
+
+def _kind(name: str, command: str) -> str:
+    if command.startswith("ray::"):
+        return command.split(".", maxsplit=1)[0]  # a method that runs stands behind it
+    return "crew" if "benchmarks.child" in command else name
 
 
 class Peak:

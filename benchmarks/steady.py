@@ -17,7 +17,7 @@ from benchmarks.cases.acks import distinct_rows
 from benchmarks.cases.data import TABLE, check_table
 from benchmarks.cases.service import running_service
 from benchmarks.crew import crew, wait_for_go
-from benchmarks.footprint import family_bytes
+from benchmarks.footprint import bytes_by_kind
 from benchmarks.live import look_at
 from sfwriter import WriterError
 from sfwriter.testing.rows import log_table
@@ -138,9 +138,10 @@ def write_steadily(number: int, seconds: float) -> dict[str, Any]:
 
 
 def _look(service: Service, table: Path) -> dict[str, float]:
-    figures = service.metrics()
+    figures, memory = service.metrics(), bytes_by_kind()
     return {
-        "memory_bytes": float(family_bytes()),
+        "memory_bytes": float(memory.total()),
+        **{f"{kind} bytes": float(nbytes) for kind, nbytes in memory.items()},
         "actors_bytes": float(sum(nbytes or 0 for nbytes in figures["actor_memory_bytes"].values())),
         "files": float(len(look_at(table).files)),
         "log_entries": float(sum(1 for _ in (table / "_delta_log").glob("*.json"))),

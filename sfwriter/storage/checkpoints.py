@@ -3,8 +3,9 @@
 Receives: word of each commit.
 Produces: checkpoints, on the disk before any entry that they replace is dropped.
 Guarantees: one at a time; a commit neither waits for one nor fails with it; the process does not end in the middle
-    of one.
-Never does: tidy away what has not expired.
+    of one. Those that later ones stand for go, but for one in a thousand versions.
+Never does: tidy away an entry that has not expired: to whoever began a commit before it and stood still since, its name
+    would look free.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import atexit
 import logging
 import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.faults import first_words, is_foreign
+from sfwriter.storage.place import LOG_FOLDER, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from sfwriter.clock import Clock
     from sfwriter.storage.delta_log import TableIdentity
     from sfwriter.storage.engine import TableSpec
 
@@ -31,6 +35,13 @@ COMMITS_PER_CHECKPOINT = 50
 
 _COMMITS_PER_TIDYING = 1_000
 """Dropping expired log entries lists the whole log: up to 50 ms."""
+
+READ_FOR_S = 600.0
+"""So long after it was written somebody may still be about to read a checkpoint that he found as the newest."""
+
+VERSIONS_PER_KEPT = 1_000
+"""Of the older ones one in so many versions stays, for whoever reads an old version. All of them would be more than
+the rows: a table with thousands of producers has a megabyte in each."""
 
 _BEGUN: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _ENDS = threading.Event()
@@ -47,11 +58,14 @@ def _end() -> None:
 class Checkpoints:
     """Those of one table. For one thread at a time."""
 
-    def __init__(self, spec: TableSpec, identity: TableIdentity, write: Callable[..., None]) -> None:
+    def __init__(self, spec: TableSpec, identity: TableIdentity, clock: Clock, write: Callable[..., None]) -> None:
         """`write`: makes a checkpoint of a handle's version, and tidies the log where it is given `tidy`."""
         self._spec = spec
         self._identity = identity
+        self._clock = clock
+        self._place = place_of(spec)
         self._write = write
+        self._written: dict[int, float] = {}
         self._commits = 0
         self._commits_at_last = 0
         self._new = True
@@ -100,8 +114,35 @@ class Checkpoints:
             if table is not None:
                 self._write(table, tidy=tidy)
                 self._new = True
+                self._thin_out(table.version())
         except BaseException as error:
             if not is_foreign(error):
                 raise
             _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name,
                          first_words(error))  # fmt: skip
+
+    def _thin_out(self, newest: int) -> None:
+        """Remove those of this writer's own that later ones stand for."""
+        now = self._clock.monotonic()
+        self._written[newest] = now
+        for version in expendable(self._written, now):
+            del self._written[version]
+            with suppress(OSError):  # gone already, or left to stay
+                self._place.remove(f"{LOG_FOLDER}/{version:020}.checkpoint.parquet")
+
+
+def expendable(written: Mapping[int, float], now: float) -> list[int]:
+    """The versions whose checkpoints may go.
+
+    Args:
+        written: version to the time of its checkpoint, in seconds.
+        now: the time.
+    """
+    found: list[int] = []
+    kept: int | None = None
+    for version in sorted(written)[:-1]:
+        if kept is None or version - kept >= VERSIONS_PER_KEPT:
+            kept = version
+        elif now - written[version] > READ_FOR_S:
+            found.append(version)
+    return found

@@ -85,7 +85,7 @@ class Committer:
         self._disk = disk
         self._handle = DeltaHandle(spec, identity, clock)
         self.memory = memory
-        self._checkpoints = Checkpoints(spec, identity, self._checkpoint)
+        self._checkpoints = Checkpoints(spec, identity, clock, self._checkpoint)
         self._maintenance = MaintenanceLock(spec, clock)
 
     def commit(self, group: CommitGroup) -> CommitReceipt:

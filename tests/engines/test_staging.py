@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sfwriter.batch import Token
 from sfwriter.exceptions import WriterTableError
 from sfwriter.schema import LOG_SCHEMA, LOW_CARDINALITY, TIMESTAMP
-from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
+from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT, READ_FOR_S, expendable
 from sfwriter.storage.engine import BatchToStage, Compact
 from sfwriter.storage.place import LocalPlace, ObjectPlace, local_root, place_of
 from sfwriter.storage.staging import discard_files, stage_batches, staged_schema
@@ -214,6 +214,31 @@ def test_commits_go_on_beside_a_checkpoint(delta, monkeypatch, checkpoints_writt
     checkpoints_written()
     assert begun[1:] == [3 * COMMITS_PER_CHECKPOINT + 1]
     assert delta.sequence(delta.open(), "p") == 3 * COMMITS_PER_CHECKPOINT
+
+
+def test_old_checkpoints_go_and_some_stay(delta, checkpoints_written):
+    """What stays: the first of a thousand versions, and those that somebody may have begun to read."""
+    clock = ManualClock()
+    table = delta.ready(clock=clock)
+    made = []
+    for number in range(6 * COMMITS_PER_CHECKPOINT):
+        made.append(table.commit(delta.group(delta.advance("p", number))).version)
+        checkpoints_written()
+        if len(made) % COMMITS_PER_CHECKPOINT == 0:
+            clock.sleep(0.4 * READ_FOR_S)
+    log = Path(table.spec.location, "_delta_log")
+    left = sorted(int(path.name[:20]) for path in log.glob("*.checkpoint.parquet"))
+    written = made[COMMITS_PER_CHECKPOINT - 1 :: COMMITS_PER_CHECKPOINT]
+    assert left == [written[0], *written[3:]]
+    assert delta.sequence(delta.open(), "p") == 6 * COMMITS_PER_CHECKPOINT - 1
+    assert [DeltaTable(table.spec.location, version=version).version() for version in (3, 120, 299)] == [3, 120, 299]
+
+
+def test_one_checkpoint_in_a_thousand_versions_is_kept():
+    written = dict.fromkeys(range(50, 5_001, 50), 0.0)
+    gone = expendable(written, READ_FOR_S + 1)
+    assert sorted(written.keys() - gone) == [50, 1_050, 2_050, 3_050, 4_050, 5_000]
+    assert expendable(written, READ_FOR_S) == []
 
 
 # ---------------------------------------------------------------- statistics
