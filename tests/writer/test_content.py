@@ -5,9 +5,8 @@ import random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
 
-from sfwriter import LogWriter, WriterConfig
+from sfwriter import LogWriter
 from sfwriter.backfill import backfill
 from sfwriter.sources import source_of
 from sfwriter.testing.rows import log_table
@@ -88,13 +87,11 @@ ROADS = (by_dicts, by_few_dicts, by_arrow, by_encoded_arrow, by_encoded_batches,
 
 
 @pytest.mark.parametrize("road", ROADS)
-def test_what_is_read_is_what_was_given(tmp_path, road):
-    config = WriterConfig(warehouse=str(tmp_path / "warehouse"))
+def test_what_is_read_is_what_was_given(tmp_path, config, read, road):
     given = mixed(ROWS)
     folder = tmp_path / "files"
     folder.mkdir()
-    road(config, given, folder)
-    table = DeltaTable(tmp_path / "warehouse" / config.table_schema / config.table_name)
-    read = table.to_pyarrow_table().select(given.column_names).sort_by("execution_id")
-    differ = [name for name in given.column_names if read.column(name).to_pylist() != given.column(name).to_pylist()]
+    road(config(), given, folder)
+    found = read().select(given.column_names).sort_by("execution_id")
+    differ = [name for name in given.column_names if found.column(name).to_pylist() != given.column(name).to_pylist()]
     assert differ == []
