@@ -51,7 +51,7 @@ class Few:
         run_id: the one that the result names.
         extras: the table's columns beside those of the log.
         stamped: rows brought a value for a column that writing fills.
-        nbytes: as Arrow counts the table's.
+        nbytes: of the table, four more for each column of texts than Arrow says, which leaves out an offset.
     """
 
     table: pa.Table

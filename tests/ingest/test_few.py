@@ -135,6 +135,7 @@ def test_ordinary_rows_take_the_short_road_and_come_out_alike(count):
     general = Gate().admit(iter(rows)).batch
     assert found is not None
     assert found.table.equals(general.rows, check_metadata=True)
+    assert 0 <= found.nbytes - found.table.nbytes <= 4 * found.table.num_columns
     assert found.digest == general.digest
 
 
@@ -146,7 +147,9 @@ def test_ordinary_rows_take_the_short_road_and_come_out_alike(count):
     ],
 )  # fmt: skip
 def test_what_rows_may_bring_besides_takes_the_short_road_too(fields):
-    assert few([{"phase": "gold", "step_name": "a", **fields}]) is not None
+    found = few([{"phase": "gold", "step_name": "a", **fields}])
+    assert found is not None
+    assert 0 <= found.nbytes - found.table.nbytes <= 4 * found.table.num_columns
 
 
 def test_rows_that_may_be_beyond_the_budget_are_measured_by_the_general_road():
