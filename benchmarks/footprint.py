@@ -39,7 +39,7 @@ def bytes_by_kind() -> Counter[str]:
 
 def _kind(name: str, command: str) -> str:
     if command.startswith("ray::"):
-        return command.split(".", maxsplit=1)[0]  # a method that runs stands behind it
+        return command.split(".", maxsplit=1)[0].rstrip()  # the method that runs stands behind it, or blanks
     return "crew" if "benchmarks.child" in command else name
 
 
