@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import math
 import threading
 import weakref
 from contextlib import suppress
@@ -33,13 +32,6 @@ _log = logging.getLogger(__name__)
 
 COMMITS_PER_CHECKPOINT = 50
 """A table is opened by 0.65 ms for each entry after the checkpoint; one of 5,000 files takes 50 ms."""
-
-_MOST_COMMITS = 500
-"""Commits until the next one at the latest."""
-
-_REST = 20.0
-"""Before that, time that must have passed since the last one, over what that took. In a log of 60,000 entries one takes
-0.2 s, and twenty commits a second would ask for one all the time."""
 
 _COMMITS_PER_TIDYING = 1_000
 """Dropping expired log entries lists the whole log: up to 50 ms."""
@@ -74,7 +66,6 @@ class Checkpoints:
         self._place = place_of(spec)
         self._write = write
         self._written: dict[int, float] = {}
-        self._not_before = -math.inf
         self._commits = 0
         self._commits_at_last = 0
         self._new = True
@@ -88,7 +79,7 @@ class Checkpoints:
     def landed(self) -> None:
         """A commit has landed: begin a checkpoint where it is time for one."""
         self._commits += 1
-        if not self._is_due() or self._is_busy() or _ENDS.is_set():
+        if self._commits - self._commits_at_last < COMMITS_PER_CHECKPOINT or self._is_busy() or _ENDS.is_set():
             return
         tidy = self._commits // _COMMITS_PER_TIDYING > self._commits_at_last // _COMMITS_PER_TIDYING
         self._commits_at_last = self._commits
@@ -101,12 +92,6 @@ class Checkpoints:
         except RuntimeError as error:  # too many threads, or the interpreter is about to end
             self._thread = None
             _log.debug("No checkpoint of %s: %s", self._spec.name, error)
-
-    def _is_due(self) -> bool:
-        commits = self._commits - self._commits_at_last
-        if commits < COMMITS_PER_CHECKPOINT:
-            return False
-        return commits >= _MOST_COMMITS or self._clock.monotonic() >= self._not_before
 
     def begin_anew(self) -> None:
         """Somebody has just written one by other means."""
@@ -123,7 +108,6 @@ class Checkpoints:
 
     def _quietly(self, *, tidy: bool) -> None:
         """The commits have landed: nothing that fails here may turn them into errors."""
-        began = self._clock.monotonic()
         try:
             table = open_table(self._spec, with_files=False)
             self._identity.check(table)
@@ -136,8 +120,6 @@ class Checkpoints:
                 raise
             _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name,
                          first_words(error))  # fmt: skip
-        ended = self._clock.monotonic()
-        self._not_before = ended + _REST * (ended - began)
 
     def _thin_out(self, newest: int) -> None:
         """Remove those of this writer's own that later ones stand for."""

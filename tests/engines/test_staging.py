@@ -194,7 +194,7 @@ def test_a_checkpoint_is_flushed_before_the_log_is_tidied(delta, fsynced, checkp
 
 def test_commits_go_on_beside_a_checkpoint(delta, monkeypatch, checkpoints_written):
     """And there is never a second one at the same time."""
-    table = delta.ready(clock=ManualClock())
+    table = delta.ready()
     go_on = threading.Event()
     begun = []
 
@@ -232,32 +232,6 @@ def test_old_checkpoints_go_and_some_stay(delta, checkpoints_written):
     assert left == [written[0], *written[3:]]
     assert delta.sequence(delta.open(), "p") == 6 * COMMITS_PER_CHECKPOINT - 1
     assert [DeltaTable(table.spec.location, version=version).version() for version in (3, 120, 299)] == [3, 120, 299]
-
-
-def test_checkpoints_take_a_twentieth_of_the_time(delta, monkeypatch, checkpoints_written):
-    """But one comes after 500 commits, however long they take."""
-    clock = ManualClock()
-    table = delta.ready(clock=clock)
-    begun = []
-
-    def slow(handle):
-        begun.append(handle.version())
-        clock.sleep(1.0)
-        real(handle)
-
-    real = DeltaTable.create_checkpoint
-    monkeypatch.setattr(DeltaTable, "create_checkpoint", slow)
-
-    def commit(first, count):
-        for number in range(first, first + count):
-            table.commit(delta.group(delta.advance("p", number)))
-            checkpoints_written()
-
-    commit(0, 2 * COMMITS_PER_CHECKPOINT)
-    assert begun == [COMMITS_PER_CHECKPOINT]
-    clock.sleep(20.1)
-    commit(2 * COMMITS_PER_CHECKPOINT, 501)
-    assert begun == [COMMITS_PER_CHECKPOINT, 2 * COMMITS_PER_CHECKPOINT + 1, 2 * COMMITS_PER_CHECKPOINT + 501]
 
 
 def test_one_checkpoint_in_a_thousand_versions_is_kept():
