@@ -207,8 +207,6 @@ class Gate:
         encoded, given = self._encoded(rows, None, max_bytes)
         if self.mode != "strict":
             given = _lowered(given)
-        if rules is not None:
-            given = plain_table(given)
         # Rows without a run id would get one; it is not shown, since nobody would find it anywhere.
         named, _ = _with_run_ids(given, None, self._new_run_id)
         if rules is not None:
@@ -250,10 +248,11 @@ class Gate:
         if self.mode == "ignore" and any(breach.missing for breach in every):
             # A row that is no mapping lacks both as well.
             raise refusals.of_ignore(encoded, [breach for breach in found if breach.missing])
-        if encoded.faults or found or self._rules is not None:
-            # What follows looks at values: rules, and the rows that break them.
+        broken = self._broken(table)
+        if encoded.faults or found or broken:
+            # What follows looks at the values of rows that break something.
             encoded, table = replace(encoded, rows=plain_table(encoded.rows)), plain_table(table)
-        judged = Judged(table, _misfits(encoded), tuple(found), self._broken(table))
+        judged = Judged(table, _misfits(encoded), tuple(found), broken)
         if self.mode == "lenient" and judged.broken:
             found = [*found, *breaches_of(judged.broken)]
         aside, unconverted = None, 0

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from sfwriter.arrays import array_of, constant
 from sfwriter.column import Column
+from sfwriter.dictionaries import plain_table
 from sfwriter.quality.builtin import Breach
 from sfwriter.quality.sandbox import Sandbox
 
@@ -122,7 +123,7 @@ class RuleSet:
         """The rules that are broken, in their order.
 
         Args:
-            rows: in the log table's types; columns that they lack are null.
+            rows: in the log table's types, texts of few values encoded or not; columns that they lack are null.
 
         Raises:
             WriterValidationError: the rules could not be worked out in time.
@@ -132,8 +133,10 @@ class RuleSet:
         completed = self._completed(rows)
         by_sql = self._sandbox.kept([rule.text for rule in self._sql], completed).columns if self._sql else []
         expressions = [rule.expression for rule in self._expressions]
-        by_arrow = _projected(completed, expressions).columns if expressions else []
         columns = [rule.spark for rule in self._spark]
+        if expressions or columns:
+            completed = plain_table(completed)  # DuckDB reads both, and encoded texts faster
+        by_arrow = _projected(completed, expressions).columns if expressions else []
         by_spark = self._by_spark.kept(columns, completed) if columns and self._by_spark is not None else []
         sql, arrow, spark = iter(by_sql), iter(by_arrow), iter(by_spark)
         kept = [(rule, next(spark if rule.spark is not None else arrow if rule.expression is not None else sql))

@@ -9,7 +9,8 @@ Never does: reach a file, the network, a setting or another table: DuckDB has th
 
 from __future__ import annotations
 
-import threading
+from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterValidationError
@@ -17,7 +18,7 @@ from sfwriter.interrupts import stoppable
 from sfwriter.quality.expressions import columns_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
@@ -38,35 +39,35 @@ _LOCKED: dict[str, str | bool | int | float | list[str]] = {
 
 
 class Sandbox:
-    """One closed database in memory. Thread-safe: batches take turns."""
+    """One closed database in memory. Thread-safe: batches are looked at side by side."""
 
     def __init__(self) -> None:
         """Open it, with everything off that is not needed."""
         import duckdb  # loaded where there are rules
 
         self._connection: Any = duckdb.connect(":memory:", config=_LOCKED)
-        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         self._connection.execute("SET lock_configuration = true")
-        self._lock = threading.Lock()
+        self._idle: deque[Any] = deque([self._connection])
 
     def columns(self, text: str) -> list[str]:
         """The columns that a rule names. Raises ValueError where it is no rule."""
-        with self._lock:
-            return columns_named(self._connection, text)
+        with self._one() as connection:
+            return columns_named(connection, text)
 
     def check(self, text: str, empty: pa.Table) -> None:
         """Raise ValueError where the rule does not fit these columns, or is not boolean."""
         import duckdb
 
-        with self._lock:
-            self._connection.register("batch", empty)
+        with self._one() as connection:
+            connection.register("batch", empty)
             try:
-                found = self._connection.sql(f"SELECT {_kept(text)} FROM batch")  # noqa: S608  checked text
+                found = connection.sql(f"SELECT {_kept(text)} FROM batch")  # noqa: S608  checked text
                 kind = str(found.types[0])
             except duckdb.Error as error:
                 raise ValueError(f"does not fit the columns: {str(error).splitlines()[0]}") from None
             finally:
-                self._connection.unregister("batch")
+                connection.unregister("batch")
         if kind != "BOOLEAN":
             raise ValueError(f"gives {kind}, and a rule is true or false")
 
@@ -79,11 +80,11 @@ class Sandbox:
         import duckdb
 
         asked = ", ".join(f"{_kept(text)} AS r{place}" for place, text in enumerate(texts))
-        with self._lock:
-            self._connection.register("batch", rows)
+        with self._one() as connection:
+            connection.register("batch", rows)
             query = f"SELECT {asked} FROM batch"  # noqa: S608  checked text
             try:
-                return stoppable(self._connection, lambda: self._rows(query), TIME_LIMIT_S)
+                return stoppable(connection, lambda: _rows(connection, query), TIME_LIMIT_S)
             except duckdb.Error as error:
                 late = isinstance(error, duckdb.InterruptException)
                 why = f"took longer than {TIME_LIMIT_S:g} s" if late else f"failed ({str(error).splitlines()[0]})"
@@ -93,10 +94,23 @@ class Sandbox:
                     suggestions=["write simpler rules", "give fewer rows in one call"],
                 ) from error
             finally:
-                self._connection.unregister("batch")
+                connection.unregister("batch")
 
-    def _rows(self, query: str) -> pa.Table:
-        return self._connection.sql(query).to_arrow_table()
+    @contextmanager
+    def _one(self) -> Iterator[Any]:
+        """A connection for one thread; all of them share the database's memory and its locks."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connection.cursor()
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+
+def _rows(connection: Any, query: str) -> pa.Table:
+    return connection.sql(query).to_arrow_table()
 
 
 def _kept(text: str) -> str:
