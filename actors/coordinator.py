@@ -22,6 +22,7 @@ import ray
 
 from actors.direct import Direct
 from actors.figures import Figures
+from actors.lives import restarts
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
 from actors.priority import come_to_the_front
@@ -109,7 +110,7 @@ class Coordinator:
         self._clock = SystemClock()
         context = ray.get_runtime_context()
         # Asked once: Ray asks its control store each time, and the loop would stand still for the answer.
-        self._node_id, self._restarted = context.get_node_id(), context.was_current_actor_reconstructed
+        self._node_id, self._restarts = context.get_node_id(), restarts()
         self._life = uuid.uuid4().hex[:12]
         self._born = self._clock.now()
         self._limits = replace(flow_limits(config), stage_timeout_s=STAGE_TIMEOUT_S)
@@ -314,7 +315,7 @@ class Coordinator:
             "born": self._born,
             "state": "draining" if self._draining else "ok",
             "memory_bytes": process_memory().own,
-            "restarted": self._restarted,
+            "restarts": self._restarts,
         }
 
     async def configuration(self) -> WriterConfig:

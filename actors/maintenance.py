@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.lives import restarts
 from actors.options import CALL_TIMEOUT_S, CARE_EVERY_S, NAMESPACE, NICE, REST, actor_name
 from actors.spark_table import engine_of
 from sfwriter.clock import SystemClock
@@ -95,7 +96,7 @@ class Maintenance:
             "node_id": context.get_node_id(),
             "state": state,
             "memory_bytes": process_memory().own,
-            "restarted": context.was_current_actor_reconstructed,
+            "restarts": restarts(),
         }
 
     # ------------------------------------------------------------ jobs

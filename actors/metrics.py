@@ -12,6 +12,7 @@ from ray.exceptions import GetTimeoutError
 from ray.util.metrics import Counter, Gauge
 
 from actors.exposition import COUNTERS, GAUGES
+from actors.lives import restarts
 from actors.options import CALL_TIMEOUT_S, HISTORY_S, NAMESPACE, SNAPSHOT_EVERY_S, actor_name
 from actors.spark_table import ask as ask_spark
 from sfwriter.clock import SystemClock
@@ -103,7 +104,7 @@ class Metrics:
             "pid": os.getpid(),
             "node_id": ray.get_runtime_context().get_node_id(),
             "memory_bytes": process_memory().own,
-            "restarted": ray.get_runtime_context().was_current_actor_reconstructed,
+            "restarts": restarts(),
         }
 
     def _keep_looking(self) -> None:

@@ -315,7 +315,7 @@ class Service:
             pid=pong["pid"],
             node_id=pong["node_id"],
             state=pong.get("state", "ok"),
-            restarts=int(pong["restarted"]),
+            restarts=pong["restarts"],
             last_seen=clock.now(),
         )
         if role == "spark":

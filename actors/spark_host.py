@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import ray
 
+from actors.lives import restarts
 from actors.priority import come_to_the_front
 from sfwriter.exceptions import WriterError, WriterTableError
 from sfwriter.limits import process_memory
@@ -108,7 +109,7 @@ class SparkHost:
             "state": "starting" if self._bridge is None else "ok",
             "commits": self._commits,
             "memory_bytes": process_memory().own + _memory_of(self._jvm),
-            "restarted": context.was_current_actor_reconstructed,
+            "restarts": restarts(),
         }
 
     def retire(self) -> None:

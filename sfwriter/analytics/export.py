@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from sfwriter.exceptions import WriterTableError, WriterValidationError
 from sfwriter.ingest.values import INT64_MAX, plain
 from sfwriter.runtime.query import quoted, rows_of, twice
+from sfwriter.schema import LOG_SCHEMA
 from sfwriter.storage.place import fsync_path
 
 if TYPE_CHECKING:
@@ -106,10 +107,12 @@ def export_rows(table: TableReader, wanted: Export) -> ExportResult:
         WriterValidationError: a filter names no column, or has a value of another type.
         WriterTableError: the table cannot be read, or the file not be written.
     """
-    stats = table.stats()
-    if stats.schema is None:
+    schema = table.stats().schema
+    # Where there is no table, filters are held against the columns that it would have.
+    columns = LOG_SCHEMA if schema is None else schema
+    sets = {name: _value_set(columns, name, value) for name, value in wanted.filters.items()}
+    if schema is None:
         return _result(wanted, None, 0)
-    sets = {name: _value_set(stats.schema, name, value) for name, value in wanted.filters.items()}
     hidden = wanted.path.with_name(f".{wanted.path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         count = twice(lambda: _written(table, wanted, sets, hidden))

@@ -65,6 +65,8 @@ def test_the_coordinator_dies_and_what_was_committed_answers_done(start: Callabl
     assert counted(table) == (40 * ROWS, 40 * ROWS)
     assert service.health()["coordinator"]["restarts"] == 1
     assert service.reconcile()["consistent"]
+    kill(service.health()["coordinator"]["pid"])
+    wait_for(lambda: service.health()["coordinator"]["restarts"] == 2, "the third life")
 
 
 CLIENT = """

@@ -456,3 +456,10 @@ def test_files_without_statistics_are_read(open_writer, location):
     foreign = open_writer(clock=ManualClock(NOW), table_name="foreign")
     assert foreign.generate_summary_report(90)["total_executions"] == 8
     assert foreign.generate_summary_report(1)["total_executions"] == len(within(logged(8), 1))
+
+
+@pytest.mark.parametrize("filters", [{"nope": 1}, {"phase": 5}])
+def test_filters_are_looked_at_before_there_is_a_table(open_writer, filters):
+    with pytest.raises(WriterValidationError, match="filters"):
+        open_writer().export_analytics_data(filters=filters)
+    assert open_writer().export_analytics_data(filters={"phase": "gold"})["export_successful"] is False
