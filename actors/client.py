@@ -401,7 +401,7 @@ class RemoteChannel:
             self._window_bytes = answer["window_bytes"]
             for outbound, outcome in zip(outbounds, answer["answers"], strict=True):
                 if len(outcome) == RECEIPT_LENGTH:
-                    self._window.settled(outbound)
+                    self._window.committed(outbound)
                     self._note(outbound)
                 elif self._window.refused(outbound, Reason[outcome[0]], outcome[1]):
                     self._resend_at = self._clock.monotonic() + RESEND_AFTER_S / 4

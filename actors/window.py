@@ -53,14 +53,21 @@ class Outbound:
 
 
 class Line:
-    """One producer's deliveries."""
+    """One producer's deliveries.
 
-    __slots__ = ("broken", "next_number", "producer_id", "queued", "sent")
+    Attributes:
+        next_number: that the next batch without one gets; None while the table must be asked first.
+        committed: the highest number that is known to be committed, and so are all below it; -1: none.
+        broken: a number was refused, and not all that was sent is answered yet.
+    """
+
+    __slots__ = ("broken", "committed", "next_number", "producer_id", "queued", "sent")
 
     def __init__(self, producer_id: str, next_number: int | None) -> None:
-        """Begin a line; `next_number` None where the table must be asked first."""
+        """Begin a line."""
         self.producer_id = producer_id
         self.next_number = next_number
+        self.committed = -1
         self.queued: deque[Outbound] = deque()
         self.sent: dict[int, Outbound] = {}
         self.broken = False
@@ -130,7 +137,7 @@ class Window:
         """Take note of a refusal. True: the batch is sent again; False: its caller is to be told."""
         line = outbound.line
         if reason in _AHEAD and self._overtook(outbound, expected):
-            # Those before it were lost with a coordinator and are being sent again.
+            # Those before it are still on their way, or were when it was refused.
             self._requeue(outbound)
             return True
         again = reason in {Reason.PREDECESSOR, Reason.GAP} and outbound.assigned and outbound.delivery.alone
@@ -144,6 +151,12 @@ class Window:
             return True
         self.settled(outbound)
         return False
+
+    def committed(self, outbound: Outbound) -> None:
+        """Let go of a delivery that is acknowledged."""
+        if outbound.number is not None:
+            outbound.line.committed = max(outbound.line.committed, outbound.number)
+        self.settled(outbound)
 
     def settled(self, outbound: Outbound) -> None:
         """Let go of a delivery that is answered, and of its line where nothing else is in it."""
@@ -219,10 +232,12 @@ class Window:
 
     @staticmethod
     def _overtook(outbound: Outbound, expected: int | None) -> bool:
-        """Whether a batch came before others of its line that are not settled and whose turn it is."""
+        """Whether a batch came before others of its line, whose turn it was and who are not refused."""
         number = outbound.number
         if number is None or expected is None or expected >= number:
             return False
         line = outbound.line
+        if expected <= line.committed:
+            return True
         others = [*line.sent.values(), *line.queued]
         return any(other.number is not None and expected <= other.number < number for other in others)

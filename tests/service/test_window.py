@@ -93,10 +93,22 @@ def test_a_batch_that_came_before_its_turn_is_sent_again_behind_those_before_it(
     assert numbers([first, second]) == [0, 1]
 
 
+@pytest.mark.parametrize("reason", [Reason.GAP, Reason.OUTCOME_UNKNOWN])
+def test_a_batch_that_came_before_its_turn_keeps_its_number_once_those_before_it_are_committed(window, reason):
+    """Calls may reach the coordinator in another order than they were made, and so may their answers."""
+    first, second, third = add(window, 3)
+    window.take(*EVERYTHING)
+    window.committed(first)
+    assert window.refused(third, reason, 0)
+    assert window.refused(second, reason, 0)
+    assert window.take(*EVERYTHING) == [second, third]
+    assert numbers([second, third]) == [1, 2]
+
+
 def test_an_unknown_outcome_is_told_where_nothing_before_it_is_missing(window):
     first, second = add(window, 2)
     window.take(*EVERYTHING)
-    window.settled(first)
+    window.committed(first)
     window.lost([second])
     window.take(*EVERYTHING)
     assert not window.refused(second, Reason.OUTCOME_UNKNOWN, 1)
@@ -156,9 +168,9 @@ def test_bytes_are_held_until_a_batch_is_settled(window):
     assert (window.held_bytes, window.queued_bytes) == (2 * size, 0)
     window.lost([second])
     assert (window.held_bytes, window.queued_bytes) == (2 * size, size)
-    window.settled(first)
+    window.committed(first)
     window.take(*EVERYTHING)
-    window.settled(second)
+    window.committed(second)
     assert (window.held, window.held_bytes, window.queued_bytes) == (0, 0, 0)
 
 
