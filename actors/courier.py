@@ -49,9 +49,12 @@ class Courier:
     def call(self, channel: RemoteChannel) -> None:
         """A client has something to send."""
         with self._changed:
+            now = self._clock.monotonic()
+            if now >= self._wait_until and not self._ready:
+                self._expected.clear()  # nobody of them has come for so long
             self._ready[channel] = None
             self._expected.pop(channel, None)
-            self._wait_until = self._clock.monotonic() + PARCEL_LINGER_S
+            self._wait_until = now + PARCEL_LINGER_S
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sfwriter-courier", daemon=True)
                 self._thread.start()

@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +37,9 @@ SECONDS = {Scale.FULL: 10.0, Scale.QUICK: 4.0, Scale.TINY: 0.5}
 LOADERS = 2
 IDLE_S = 0.1
 """Between two lone calls: the service has nothing to do then."""
+
+ASKED = 20.0
+"""Acknowledgements a second that 64 clients are to get, over single calls of `write_deltalake`."""
 
 BUDGET_BYTES = {Scale.FULL: 128 << 20, Scale.QUICK: 64 << 20, Scale.TINY: 64 << 20}
 OFFERED = {Scale.FULL: 20.0, Scale.QUICK: 8.0, Scale.TINY: 0.3}
@@ -133,7 +137,7 @@ def run_small(setting: Setting) -> Figures:
     """Lone calls by turns; then many clients, each of which waits for its acknowledgement.
 
     64 clients are 8 processes with 8 clients each, every client with a thread of its own; `write_deltalake` is called
-    by one process, before.
+    by one process, before. The clients call as fast as they are answered first, and then as often as gives `ASKED`.
     """
     scale = setting.scale
     figures = in_child(
@@ -179,11 +183,19 @@ def small(folder: str, turns: int, processes: int, clients: int, seconds: float)
             timed("bare", partial(bare.write, arrow))
             timed("write_deltalake", partial(write_deltalake, plain, arrow, mode="append"))
             bare.reopen_now_and_then(turn)
-        with crew("benchmarks.cases.crowd:small_clients", processes, clients=clients, seconds=seconds) as all_:
-            secs, found = all_.run()
-    every = sorted(latency for member in found for latency in member["latencies"])
-    p50 = {name: statistics.median(kept[1:] or kept) * 1000 for name, kept in took.items()}
-    calls_per_s, p99 = len(every) / secs, _p99(every) * 1000
+        p50 = {name: statistics.median(kept[1:] or kept) * 1000 for name, kept in took.items()}
+        each_s = processes * clients * p50["write_deltalake"] / 1000 / ASKED
+        with crew(
+            "benchmarks.cases.crowd:small_clients", processes, of=processes, clients=clients, seconds=seconds,
+            each_s=each_s,
+        ) as all_:  # fmt: skip
+            _, found = all_.run()
+    every, paced = (sorted(latency for member in found for latency in member[how]) for how in ("flat_out", "paced"))
+    calls_per_s, paced_per_s = (
+        len(latencies) / max(member[f"{how}_s"] for member in found)
+        for how, latencies in (("flat_out", every), ("paced", paced))
+    )
+    p99, paced_p99 = _p99(every) * 1000, _p99(paced) * 1000
     return {
         "lone_service_p50_ms": p50["service"],
         "lone_in_process_p50_ms": p50["in process"],
@@ -194,42 +206,68 @@ def small(folder: str, turns: int, processes: int, clients: int, seconds: float)
         "p99_ms": p99,
         "over_write_deltalake": calls_per_s * p50["write_deltalake"] / 1000,
         "p99_over_bare": p99 / p50["bare"],
+        "paced_per_s": paced_per_s,
+        "paced_p50_ms": statistics.median(paced) * 1000,
+        "paced_p99_ms": paced_p99,
+        "paced_over_write_deltalake": paced_per_s * p50["write_deltalake"] / 1000,
+        "paced_p99_over_bare": paced_p99 / p50["bare"],
         "calls": float(sum(member["calls"] for member in found)),
         "warm_up_rows": warm_up_rows,
     }
 
 
-def small_clients(number: int, clients: int, seconds: float) -> dict[str, Any]:
-    """So many clients in one process, each with a thread that writes 7 rows and waits, again and again."""
+def small_clients(number: int, of: int, clients: int, seconds: float, each_s: float) -> dict[str, Any]:
+    """So many clients in one process, each with a thread that writes 7 rows and waits, again and again.
+
+    Args:
+        number: of this process.
+        of: how many processes there are.
+        clients: in each of them.
+        seconds: as long without a pause, and as long with a call each `each_s`.
+        each_s: what is late is called at once, and its latency counts from when it was due.
+    """
     from actors import connect
 
-    latencies: list[list[float]] = [[] for _ in range(clients)]
+    flat_out: list[list[float]] = [[] for _ in range(clients)]
+    paced: list[list[float]] = [[] for _ in range(clients)]
+    ended = [0.0] * clients
     own = [connect(SERVICE) for _ in range(clients)]
-    until = [0.0]
 
-    def work(which: int) -> None:
-        call = 1
-        while time.perf_counter() < until[0]:
-            rows = distinct_rows(number * clients + which, call)
-            began = time.perf_counter()
-            own[which].write_log_rows(rows)
-            latencies[which].append(time.perf_counter() - began)
-            call += 1
+    def call(which: int, since: float, into: list[list[float]]) -> None:
+        made = 1 + len(flat_out[which]) + len(paced[which])
+        own[which].write_log_rows(distinct_rows(number * clients + which, made))
+        into[which].append(time.perf_counter() - since)
+
+    def work(which: int, began: float) -> None:
+        while (now := time.perf_counter()) < began + seconds:
+            call(which, now, flat_out)
+        ended[which] = now
+        due = began + seconds + each_s * (1 + (which * of + number) / (clients * of))
+        while due < began + 2 * seconds:
+            time.sleep(max(0.0, due - time.perf_counter()))
+            call(which, due, paced)
+            due += each_s
 
     for which, client in enumerate(own):  # the first call of a process loads what it needs
         client.write_log_rows(distinct_rows(number * clients + which, 0))
     wait_for_go()
-    until[0] = time.perf_counter() + seconds
-    threads = [threading.Thread(target=work, args=(which,)) for which in range(clients)]
+    began = time.perf_counter()
+    threads = [threading.Thread(target=work, args=(which, began)) for which in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    ended = time.time()
+    left, paced_s = time.time(), time.perf_counter() - max(ended)
     for client in own:
         client.close()
-    every = [latency for kept in latencies for latency in kept]
-    return {"ended": ended, "latencies": every, "calls": len(every) + clients}
+    return {
+        "ended": left,
+        "flat_out_s": max(ended) - began,
+        "flat_out": list(chain.from_iterable(flat_out)),
+        "paced_s": max(seconds, paced_s),
+        "paced": list(chain.from_iterable(paced)),
+        "calls": sum(map(len, [*flat_out, *paced])) + clients,
+    }
 
 
 # ---------------------------------------------------------------- answers under full load
@@ -385,9 +423,14 @@ SMALL = Case(
     (
         Verdict("a lone ack / in process", ("by turns", "lone_over_in_process"), how="value", target=2, at_least=False),
         Verdict("64 clients / write_deltalake", ("by turns", "over_write_deltalake"), how="value", target=20),
-        Verdict("p99 / a bare commit", ("by turns", "p99_over_bare"), how="value", target=4, at_least=False),
+        Verdict("p99 / a bare commit, flat out", ("by turns", "p99_over_bare"), how="value", target=4, at_least=False),
+        Verdict("64 clients, asked rate / write_deltalake", ("by turns", "paced_over_write_deltalake"), how="value"),
+        Verdict(
+            "p99 / a bare commit, asked rate", ("by turns", "paced_p99_over_bare"), how="value",
+            target=4, at_least=False,
+        ),
     ),
-)
+)  # fmt: skip
 
 _PINGS = (("under load", "ping_p99_ms"), ("under load", "bystander_p99_ms"))
 

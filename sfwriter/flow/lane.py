@@ -20,6 +20,10 @@ NEVER = float("inf")
 COMPANY_SHARE = 0.5
 """Of the time that the last job took from its seal to its commit: how long those are awaited that it answered."""
 
+COMPANY_CAME = 0.75
+"""Of those that were awaited: where fewer came in time, the next ones are not awaited. Of callers who come at random
+times half come in that time: a commit answers as many as came while it, and the wait before it, took."""
+
 
 class Lane:
     """The accumulator and the jobs of one table.
@@ -29,8 +33,10 @@ class Lane:
         open_bytes, open_count: of those that were not dropped.
         open_until: when they are sealed whatever comes; NEVER where there are none.
         eager: one of them is not patient, so an idle table takes them at once.
-        expected: batches that the last commit acknowledged and that were not patient: whoever waited for those is
-            soon back with the next ones, and they are worth waiting for until `expected_until`.
+        expected: batches that the last commit acknowledged and that were not patient, less those that came since:
+            whoever waited for those is soon back with the next ones, and they are worth waiting for until
+            `expected_until`; `expected_of` is how many they were.
+        faithful: most of those that were expected the last time came in time.
         busy_since: when the lane ceased to be idle.
         sealed: jobs that wait for a staging slot, in order.
         staging: how many are being staged.
@@ -44,9 +50,9 @@ class Lane:
     """
 
     __slots__ = (
-        "busy_since", "committing", "conflicts", "eager", "expected", "expected_until", "failures", "not_before",
-        "open", "open_bytes", "open_count", "open_until", "read_failures", "read_not_before", "reading", "seal_count",
-        "sealed", "staged", "staging", "table", "wanted",
+        "busy_since", "committing", "conflicts", "eager", "expected", "expected_of", "expected_until", "failures",
+        "faithful", "not_before", "open", "open_bytes", "open_count", "open_until", "read_failures",
+        "read_not_before", "reading", "seal_count", "sealed", "staged", "staging", "table", "wanted",
     )  # fmt: skip
 
     def __init__(self, table: str) -> None:
@@ -58,7 +64,9 @@ class Lane:
         self.open_until = NEVER
         self.eager = False
         self.expected = 0
+        self.expected_of = 0
         self.expected_until = float("-inf")
+        self.faithful = True
         self.busy_since = float("-inf")
         self.seal_count = 0
         self.sealed: deque[Job] = deque()
@@ -86,7 +94,7 @@ class Lane:
         self.open_bytes += piece.nbytes
         if not patient:
             self.eager = True
-            self.expected -= 1
+            self.expected -= now < self.expected_until
         until = now + (limits.patient_linger_s if patient else limits.linger_s)
         self.open_until = min(self.open_until, until)
 
@@ -109,14 +117,16 @@ class Lane:
 
     def expects(self, now: float) -> bool:
         """Whether batches are awaited that will likely come very soon."""
-        return self.expected > 0 and now < self.expected_until
+        return self.faithful and self.expected > 0 and now < self.expected_until
 
     def expect(self, count: int, now: float, limits: FlowLimits) -> None:
         """Note that a commit has answered so many callers who waited for it.
 
         What a commit without them would cost the others is what the last one took, so half of that is waited.
         """
-        self.expected = count
+        if self.expected_of:
+            self.faithful = self.expected_of - self.expected >= COMPANY_CAME * self.expected_of
+        self.expected = self.expected_of = count
         self.expected_until = now + min(limits.linger_s, COMPANY_SHARE * (now - self.busy_since))
 
     def seal(self, parts: int = 1) -> None:

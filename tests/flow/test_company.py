@@ -121,3 +121,32 @@ def test_a_slow_table_makes_nobody_wait_longer_than_the_linger() -> None:
     table.give("a")
     table.wait(LINGER_S + 0.001)
     assert table.jobs[1:] == [["a"]]
+
+
+def test_those_who_came_too_late_are_not_awaited_the_next_time() -> None:
+    table = Table()
+    table.give("a", "b", "c", "d")
+    table.finish()
+    table.wait(0.02)
+    table.give("a")
+    table.give("b", "c", "d")
+    table.finish()
+    assert table.jobs[1:] == [["a"], ["b", "c", "d"]]
+    table.give("b")
+    assert table.jobs[3:] == [["b"]]
+
+
+def test_those_who_come_in_time_are_awaited_again() -> None:
+    table = Table()
+    table.give("a", "b", "c", "d")
+    table.finish()
+    table.wait(0.02)
+    table.give("a")
+    table.give("b", "c", "d")
+    table.finish()
+    table.give("b")
+    table.give("c", "d")  # the three that were answered last are there in time, and so is the fourth expected to be
+    table.finish()
+    assert len(table.jobs) == 4
+    table.give("b")
+    assert table.jobs[4:] == [["c", "d", "b"]]

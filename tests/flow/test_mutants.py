@@ -137,7 +137,7 @@ MUTANTS = {
     "wait for ever for those whom the last commit answered": (
         "lane.py",
         "        return now >= self.open_until or (self.eager and self.idle and not self.expects(now))\n",
-        "        return self.eager and self.idle and self.expected <= 0\n",
+        "        return self.eager and self.idle and not (self.faithful and self.expected > 0)\n",
     ),
     "stage what was refused meanwhile together with the rest": (
         "staging.py",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from actors import connect
+from actors.courier import Courier
+from actors.options import PARCEL_LINGER_S
+from sfwriter.testing.clock import ManualClock
 from tests.service.support import counted
 
 if TYPE_CHECKING:
@@ -88,3 +92,17 @@ def table_of(service: Service) -> str:
     """The folder of its log table."""
     with connect(service.name) as client:
         return str(client.get_table_info()["location"])
+
+
+def test_a_call_long_after_the_last_answers_waits_for_nobody() -> None:
+    courier, clock = Courier(), ManualClock()
+    courier._clock = clock
+    courier._thread = threading.current_thread()  # nobody is to send
+    courier._expected = {"answered": None}
+    courier._wait_until = clock.monotonic() + PARCEL_LINGER_S
+    courier.call("soon")
+    assert courier._left() == PARCEL_LINGER_S
+    courier._ready.clear()
+    clock.advance(2 * PARCEL_LINGER_S)
+    courier.call("late")
+    assert courier._left() == 0
