@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ENTRY = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _READABLE_VERSION = 2
+_LISTINGS = 5
+"""Of a log that seems to have a gap: a folder that grows while it is listed may show an entry, not the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +87,25 @@ def _actions(log: Path) -> list[dict[str, Any]]:
     """The actions from the newest checkpoint on, in the order of their versions."""
     if not log.is_dir():
         return []
-    names = sorted(entry.name for entry in log.iterdir())
-    checkpoints = [int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name))]
-    newest = max(checkpoints, default=-1)
+    newest, versions = _listed(log)
     actions: list[dict[str, Any]] = []
     if newest >= 0:
         content = pq.read_table(log / f"{newest:020}.checkpoint.parquet", columns=None).to_pylist()
         # A checkpoint's removes are tombstones of files that are no longer live.
         actions += [{key: row[key]} for row in content for key in ("protocol", "add", "txn") if row.get(key)]
-    expected = newest + 1
-    for name in names:
-        found = _ENTRY.fullmatch(name)
-        if found is None or int(found[1]) <= newest:
-            continue
-        if int(found[1]) != expected:
-            raise ValueError(f"version {expected} is missing in {log}")
-        expected += 1
-        actions += [json.loads(line) for line in (log / name).read_text().splitlines() if line]
+    for version in versions:
+        actions += [json.loads(line) for line in (log / f"{version:020}.json").read_text().splitlines() if line]
     return actions
+
+
+def _listed(log: Path) -> tuple[int, list[int]]:
+    """The newest checkpoint (-1: none), and the versions behind it, none of which is missing."""
+    missing: set[int] = set()
+    for _ in range(_LISTINGS):
+        names = [entry.name for entry in log.iterdir()]
+        newest = max((int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name))), default=-1)
+        versions = {int(found[1]) for name in names if (found := _ENTRY.fullmatch(name)) and int(found[1]) > newest}
+        missing = {*range(newest + 1, max(versions, default=newest))} - versions
+        if not missing:
+            return newest, sorted(versions)
+    raise ValueError(f"version {min(missing)} is missing in {log}")

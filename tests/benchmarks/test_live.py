@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -49,6 +51,18 @@ def test_a_hole_in_the_log_is_an_error(table):
 
     with pytest.raises(ValueError, match="version 2 is missing"):
         count_rows(table)
+
+
+def test_an_entry_that_one_listing_did_not_show_is_no_hole(table, monkeypatch):
+    """A listing of a folder that grows may show an entry and not the one before it."""
+    whole, asked = Path.iterdir, []
+
+    def listed(folder):
+        asked.append(folder)
+        return [path for path in whole(folder) if len(asked) > 1 or path.name != f"{2:020}.json"]
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert count_rows(table) == 8
 
 
 def test_where_there_is_no_table_there_are_no_rows(tmp_path):
