@@ -1,4 +1,4 @@
-"""Keeps a table's log short to open: a checkpoint every so many commits, beside the commits.
+"""Keeps a table's log short to open: a checkpoint every so many versions, beside the commits.
 
 Receives: word of each commit.
 Produces: checkpoints, on the disk before any entry that they replace is dropped.
@@ -11,6 +11,7 @@ Never does: tidy away an entry that has not expired: to whoever began a commit b
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import threading
 import weakref
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-COMMITS_PER_CHECKPOINT = 50
-"""A table is opened by 0.65 ms for each entry after the checkpoint; one of 5,000 files takes 50 ms."""
+VERSIONS_PER_CHECKPOINT = 50
+"""A table is opened by 0.65 ms for each entry after the checkpoint; one of 5,000 files takes 50 ms. Whoever wrote the
+versions: processes that each commit once would write none otherwise."""
 
-_COMMITS_PER_TIDYING = 1_000
+_VERSIONS_PER_TIDYING = 1_000
 """Dropping expired log entries lists the whole log: up to 50 ms."""
 
 READ_FOR_S = 600.0
@@ -66,8 +68,7 @@ class Checkpoints:
         self._place = place_of(spec)
         self._write = write
         self._written: dict[int, float] = {}
-        self._commits = 0
-        self._commits_at_last = 0
+        self._newest = 0
         self._new = True
         self._thread: threading.Thread | None = None
 
@@ -76,16 +77,12 @@ class Checkpoints:
         new, self._new = self._new, False
         return new
 
-    def landed(self) -> None:
+    def landed(self, version: int) -> None:
         """A commit has landed: begin a checkpoint where it is time for one."""
-        self._commits += 1
-        if self._commits - self._commits_at_last < COMMITS_PER_CHECKPOINT or self._is_busy() or _ENDS.is_set():
+        if version - self._newest < VERSIONS_PER_CHECKPOINT or self._is_busy() or _ENDS.is_set():
             return
-        tidy = self._commits // _COMMITS_PER_TIDYING > self._commits_at_last // _COMMITS_PER_TIDYING
-        self._commits_at_last = self._commits
-        self._thread = threading.Thread(
-            target=self._quietly, kwargs={"tidy": tidy}, name="sfwriter-checkpoint", daemon=True
-        )
+        self._newest = version
+        self._thread = threading.Thread(target=self._quietly, args=(version,), name="sfwriter-checkpoint", daemon=True)
         try:
             self._thread.start()
             _BEGUN.add(self._thread)
@@ -93,9 +90,9 @@ class Checkpoints:
             self._thread = None
             _log.debug("No checkpoint of %s: %s", self._spec.name, error)
 
-    def begin_anew(self) -> None:
-        """Somebody has just written one by other means."""
-        self._commits_at_last = self._commits
+    def begin_anew(self, version: int) -> None:
+        """One of this version has just been written, by whatever means."""
+        self._newest = version
         self._new = True
 
     def wait(self) -> None:
@@ -106,20 +103,32 @@ class Checkpoints:
     def _is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _quietly(self, *, tidy: bool) -> None:
+    def _quietly(self, version: int) -> None:
         """The commits have landed: nothing that fails here may turn them into errors."""
         try:
+            found = self._found()
+            if version - found < VERSIONS_PER_CHECKPOINT:
+                self._newest = found  # another writer's
+                return
             table = open_table(self._spec, with_files=False)
             self._identity.check(table)
             if table is not None:
-                self._write(table, tidy=tidy)
-                self._new = True
-                self._thin_out(table.version())
+                self._write(table, tidy=version // _VERSIONS_PER_TIDYING > found // _VERSIONS_PER_TIDYING)
+                self.begin_anew(int(table.version()))
+                self._thin_out(self._newest)
         except BaseException as error:
             if not is_foreign(error):
                 raise
             _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name,
                          first_words(error))  # fmt: skip
+
+    def _found(self) -> int:
+        """The version of the newest checkpoint, as the log says; 0 where it does not."""
+        try:
+            with self._place.open(f"{LOG_FOLDER}/_last_checkpoint") as file:
+                return int(json.loads(file.read())["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def _thin_out(self, newest: int) -> None:
         """Remove those of this writer's own that later ones stand for."""

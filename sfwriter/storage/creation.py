@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CHECKPOINT_INTERVAL = "delta.checkpointInterval"
+"""In commits: Delta on Spark writes a checkpoint in the middle of each such commit."""
+
 _LAYOUT = "1"
 """Of the tables that this library makes; a later one may look here to know what it opens."""
 
@@ -82,8 +85,8 @@ def properties_of(spec: TableSpec) -> dict[str, str | None]:
         # Named, not counted: Delta's default of the first 32 columns makes every commit dearer.
         "delta.dataSkippingStatsColumns": ",".join(statistics),
         "delta.setTransactionRetentionDuration": _interval(spec.producer_retention_days),
-        # Checkpoints are written by the engines, every 20 commits; a Spark that joins in need not.
-        "delta.checkpointInterval": "100",
+        # The engines write one every 50 versions, beside the commits.
+        CHECKPOINT_INTERVAL: "1000",
         # As long as deleted files are kept by default: older versions cannot be read anyway.
         "delta.logRetentionDuration": "interval 7 days",
         "sfwriter.layout": _LAYOUT,

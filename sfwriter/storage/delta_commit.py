@@ -171,7 +171,7 @@ class Committer:
         except OSError as error:
             raise CommitUnknown(f"Visible as version {version}, and perhaps not on the disk: {error}") from error
         self.memory.landed(group, version)
-        self._checkpoints.landed()
+        self._checkpoints.landed(version)
         return CommitReceipt(version)
 
     def checkpoint(self) -> int:
@@ -182,8 +182,9 @@ class Committer:
             table = self._fresh()
             self._checkpoint(table, tidy=True)
             self._handle.forget()
-        self._checkpoints.begin_anew()
-        return int(table.version())
+        version = int(table.version())
+        self._checkpoints.begin_anew(version)
+        return version
 
     # ------------------------------------------------------------ steps
 

@@ -58,6 +58,7 @@ class JvmNames:
         self.log_for_table = delta.DeltaLog.forTable
         self.action_from_json = delta.actions.Action.fromJson
         self.write = getattr(delta, "DeltaOperations$Write")
+        self.checkpoint_hook = getattr(getattr(delta.hooks, "CheckpointHook$"), "MODULE$")
         self.append_mode, self.overwrite_mode = spark.sql.SaveMode.Append, spark.sql.SaveMode.Overwrite
         self.array_list = jvm.java.util.ArrayList
         self.to_seq = spark.api.python.PythonUtils.toSeq

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.columns import check_writable
-from sfwriter.storage.creation import properties_of
+from sfwriter.storage.creation import CHECKPOINT_INTERVAL, properties_of
 from sfwriter.storage.engine import TableStats, Watermark
 from sfwriter.storage.spark_faults import reported_by_spark
 from sfwriter.storage.spark_scan import quoted
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 
 _RETENTION = "delta.setTransactionRetentionDuration"
+_CHECKPOINT_INTERVAL = "100"
+"""Of tables to which Spark alone commits: each makes a commit wait for some seconds."""
 
 
 class CatalogTable:
@@ -180,13 +182,16 @@ class CatalogTable:
             session.sql(creation_sql(self._quoted_name(), spec))
 
 
-def creation_sql(name: str, spec: TableSpec, *, remembering: bool = False) -> str:
+def creation_sql(name: str, spec: TableSpec, *, spark_alone: bool = False) -> str:
     """The statement that makes the table of a spec; it does nothing where the table is there.
 
-    `remembering`: the table forgets no producer.
+    `spark_alone`: nobody else writes its checkpoints, and it forgets no producer.
     """
     columns = columns_sql(spec.schema)
-    chosen = {key: value for key, value in properties_of(spec).items() if not (remembering and key == _RETENTION)}
+    chosen = properties_of(spec)
+    if spark_alone:
+        del chosen[_RETENTION]
+        chosen[CHECKPOINT_INTERVAL] = _CHECKPOINT_INTERVAL
     properties = ", ".join(f"'{key}' = '{value}'" for key, value in chosen.items())
     partitions = ", ".join(map(quoted, spec.partition_columns))
     parted = f" PARTITIONED BY ({partitions})" if partitions else ""

@@ -233,7 +233,7 @@ class SparkOnlyTable:
                 check_writable(self._spec.schema, self._spec)
                 with reported_by_spark("create", self._spec), self._bridge.acting() as session:
                     # Delta stamps each number with a time here, so that retention would forget named producers, too.
-                    session.sql(creation_sql(self._address, self._spec, remembering=True))
+                    session.sql(creation_sql(self._address, self._spec, spark_alone=True))
             found = self.stats()
             if self._spec.partition_columns and self._spec.partition_columns != found.partition_columns:
                 raise partition_clash(self._spec, list(self._spec.partition_columns), list(found.partition_columns))

@@ -17,7 +17,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
+from sfwriter.storage.checkpoints import VERSIONS_PER_CHECKPOINT
 from sfwriter.storage.engine import CommitConflict
 
 ROOT = Path(__file__).parents[2]
@@ -115,11 +115,11 @@ def test_our_commit_has_no_hook_that_could_raise(delta):
 
 def test_our_own_checkpoint_may_fail_and_the_receipt_still_comes(delta, caplog, checkpoints_written):
     table = delta.ready()
-    block_checkpoint(table.spec.location, COMMITS_PER_CHECKPOINT)
-    for number in range(COMMITS_PER_CHECKPOINT):
+    block_checkpoint(table.spec.location, VERSIONS_PER_CHECKPOINT)
+    for number in range(VERSIONS_PER_CHECKPOINT):
         assert table.commit(delta.group(delta.advance("p", number))).version == number + 1
     checkpoints_written()
-    assert table.commit(delta.group(delta.advance("p", COMMITS_PER_CHECKPOINT))).version == COMMITS_PER_CHECKPOINT + 1
+    assert table.commit(delta.group(delta.advance("p", VERSIONS_PER_CHECKPOINT))).version == VERSIONS_PER_CHECKPOINT + 1
     assert "Checkpoint of logs.runs failed" in caplog.text
 
 

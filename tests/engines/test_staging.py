@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sfwriter.batch import Token
 from sfwriter.exceptions import WriterTableError
 from sfwriter.schema import LOG_SCHEMA, LOW_CARDINALITY, TIMESTAMP
-from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT, READ_FOR_S, expendable
+from sfwriter.storage.checkpoints import READ_FOR_S, VERSIONS_PER_CHECKPOINT, expendable
 from sfwriter.storage.engine import BatchToStage, Compact
 from sfwriter.storage.place import LocalPlace, ObjectPlace, local_root, place_of
 from sfwriter.storage.staging import discard_files, stage_batches, staged_schema
@@ -185,11 +185,11 @@ def test_a_look_flushes_what_it_tells(delta, fsynced):
 
 def test_a_checkpoint_is_flushed_before_the_log_is_tidied(delta, fsynced, checkpoints_written):
     table = delta.ready()
-    for number in range(COMMITS_PER_CHECKPOINT):
+    for number in range(VERSIONS_PER_CHECKPOINT):
         table.commit(delta.group(delta.advance("p", number)))
     checkpoints_written()
     log = Path(table.spec.location, "_delta_log")
-    assert fsynced[-3:] == [log / f"{COMMITS_PER_CHECKPOINT:020}.checkpoint.parquet", log / "_last_checkpoint", log]
+    assert fsynced[-3:] == [log / f"{VERSIONS_PER_CHECKPOINT:020}.checkpoint.parquet", log / "_last_checkpoint", log]
 
 
 def test_commits_go_on_beside_a_checkpoint(delta, monkeypatch, checkpoints_written):
@@ -205,15 +205,34 @@ def test_commits_go_on_beside_a_checkpoint(delta, monkeypatch, checkpoints_writt
 
     real = DeltaTable.create_checkpoint
     monkeypatch.setattr(DeltaTable, "create_checkpoint", slow)
-    for number in range(3 * COMMITS_PER_CHECKPOINT):
+    for number in range(3 * VERSIONS_PER_CHECKPOINT):
         table.commit(delta.group(delta.advance("p", number)))
     assert len(begun) == 1
     go_on.set()
     checkpoints_written()
-    table.commit(delta.group(delta.advance("p", 3 * COMMITS_PER_CHECKPOINT)))
+    table.commit(delta.group(delta.advance("p", 3 * VERSIONS_PER_CHECKPOINT)))
     checkpoints_written()
-    assert begun[1:] == [3 * COMMITS_PER_CHECKPOINT + 1]
-    assert delta.sequence(delta.open(), "p") == 3 * COMMITS_PER_CHECKPOINT
+    assert begun[1:] == [3 * VERSIONS_PER_CHECKPOINT + 1]
+    assert delta.sequence(delta.open(), "p") == 3 * VERSIONS_PER_CHECKPOINT
+
+
+def test_writers_that_commit_once_each_write_checkpoints_too(delta, checkpoints_written):
+    table = delta.ready()
+    for number in range(2 * VERSIONS_PER_CHECKPOINT + 5):
+        delta.open().commit(delta.group(delta.advance("p", number)))
+        checkpoints_written()
+    found = sorted(int(path.name[:20]) for path in Path(table.spec.location, "_delta_log").glob("*.checkpoint.parquet"))
+    assert found == [VERSIONS_PER_CHECKPOINT, 2 * VERSIONS_PER_CHECKPOINT]
+
+
+def test_two_writers_of_a_table_write_its_checkpoints_between_them(delta, checkpoints_written):
+    both = [delta.ready(), delta.open()]
+    for number in range(2 * VERSIONS_PER_CHECKPOINT + 5):
+        both[number % 2].commit(delta.group(delta.advance("p", number)))
+        checkpoints_written()
+    log = Path(both[0].spec.location, "_delta_log")
+    found = sorted(int(path.name[:20]) for path in log.glob("*.checkpoint.parquet"))
+    assert found == [VERSIONS_PER_CHECKPOINT, 2 * VERSIONS_PER_CHECKPOINT]
 
 
 def test_old_checkpoints_go_and_some_stay(delta, checkpoints_written):
@@ -221,16 +240,16 @@ def test_old_checkpoints_go_and_some_stay(delta, checkpoints_written):
     clock = ManualClock()
     table = delta.ready(clock=clock)
     made = []
-    for number in range(6 * COMMITS_PER_CHECKPOINT):
+    for number in range(6 * VERSIONS_PER_CHECKPOINT):
         made.append(table.commit(delta.group(delta.advance("p", number))).version)
         checkpoints_written()
-        if len(made) % COMMITS_PER_CHECKPOINT == 0:
+        if len(made) % VERSIONS_PER_CHECKPOINT == 0:
             clock.sleep(0.4 * READ_FOR_S)
     log = Path(table.spec.location, "_delta_log")
     left = sorted(int(path.name[:20]) for path in log.glob("*.checkpoint.parquet"))
-    written = made[COMMITS_PER_CHECKPOINT - 1 :: COMMITS_PER_CHECKPOINT]
+    written = made[VERSIONS_PER_CHECKPOINT - 1 :: VERSIONS_PER_CHECKPOINT]
     assert left == [written[0], *written[3:]]
-    assert delta.sequence(delta.open(), "p") == 6 * COMMITS_PER_CHECKPOINT - 1
+    assert delta.sequence(delta.open(), "p") == 6 * VERSIONS_PER_CHECKPOINT - 1
     assert [DeltaTable(table.spec.location, version=version).version() for version in (3, 120, 299)] == [3, 120, 299]
 
 

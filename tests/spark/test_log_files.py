@@ -31,7 +31,7 @@ def test_entries_have_deltas_checksum_and_none_of_hadoops(spark, open_writer):
 
 
 def test_what_delta_knows_begins_at_the_newest_checkpoint(spark, open_writer, monkeypatch):
-    monkeypatch.setattr(checkpoints, "COMMITS_PER_CHECKPOINT", 20)
+    monkeypatch.setattr(checkpoints, "VERSIONS_PER_CHECKPOINT", 20)
     writer = open_writer()
     for _ in range(60):
         version = writer.write_log_rows([ROW])["version"]

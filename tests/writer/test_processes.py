@@ -13,7 +13,7 @@ import pytest
 
 from sfwriter import LogWriter
 from sfwriter.exceptions import WriterError
-from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
+from sfwriter.storage.checkpoints import VERSIONS_PER_CHECKPOINT
 from sfwriter.testing.rows import log_table
 
 WRITER = """
@@ -49,15 +49,15 @@ def test_a_process_may_end_while_a_checkpoint_is_written(python, count, location
         WRITER
         + f"""
 import atexit
-from sfwriter.storage.checkpoints import COMMITS_PER_CHECKPOINT
+from sfwriter.storage.checkpoints import VERSIONS_PER_CHECKPOINT
 writer = LogWriter(config=config)
-for _ in range(COMMITS_PER_CHECKPOINT - {"atexit" in ending:d}):
+for _ in range(VERSIONS_PER_CHECKPOINT - {"atexit" in ending:d}):
     writer.write_log_rows([row])
 {ending}
 """
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert count() == COMMITS_PER_CHECKPOINT
+    assert count() == VERSIONS_PER_CHECKPOINT
     assert len(list((location() / "_delta_log").glob("*.checkpoint.parquet"))) == 1
 
 
