@@ -31,6 +31,9 @@ app = typer.Typer(
     epilog="Examples:  python -m benchmarks list  ·  python -m benchmarks run --quick  ·  "
     "python -m benchmarks run backfill memory --rounds 5 --json figures.json",
 )
+_TOLD_EVERY = 50
+"""Blows of the crash test between two lines of a log, which has no progress bar."""
+
 _UNITS = {
     "rows_per_s": ("rows/s", 1.0, 0), "batches_per_s": ("batches/s", 1.0, 0), "calls_per_s": ("calls/s", 1.0, 1),
     "secs": ("s", 1.0, 3), "ms": ("ms", 1.0, 1), "bytes": ("MiB", 2.0**-20, 1), "rows": ("rows", 1.0, 0),
@@ -71,7 +74,13 @@ def crash(
     errors.print(f"seed {seed}; repeat with: python -m benchmarks crash --kills {kills} --seed {seed}")
     with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[kind]}"), console=errors) as bar:
         task = bar.add_task("kills", total=kills, kind="")
-        counts = run_crash(kills, seed, scratch, lambda number, kind: bar.update(task, completed=number, kind=kind))
+
+        def told(number: int, kind: str) -> None:
+            bar.update(task, completed=number, kind=kind)
+            if not errors.is_terminal and number % _TOLD_EVERY == 0:
+                errors.print(f"{number} of {kills}")
+
+        counts = run_crash(kills, seed, scratch, told)
     shutil.rmtree(scratch, ignore_errors=True)
     text = json.dumps(counts, indent=2)
     if json_file == Path("-"):
@@ -101,9 +110,8 @@ def steady(
     scratch = Path(tempfile.mkdtemp(prefix="sfwriter-steady-", dir=folder))
 
     def told(secs: float, look: dict[str, float]) -> None:
-        if errors.is_terminal:
-            mib = look["memory_bytes"] / (1 << 20)
-            errors.print(f"[dim]{secs:6.0f} s  {mib:,.0f} MiB  {look['files']:.0f} files[/dim]", highlight=False)
+        mib = look["memory_bytes"] / (1 << 20)
+        errors.print(f"[dim]{secs:6.0f} s  {mib:,.0f} MiB  {look['files']:.0f} files[/dim]", highlight=False)
 
     try:
         found = run_steady(60 * minutes, scratch, told)
