@@ -108,7 +108,7 @@ class Checkpoints:
         try:
             found = self._found()
             if version - found < VERSIONS_PER_CHECKPOINT:
-                self._newest = found  # another writer's
+                self.begin_anew(found)  # another writer's
                 return
             table = open_table(self._spec, with_files=False)
             self._identity.check(table)

@@ -226,10 +226,12 @@ def test_writers_that_commit_once_each_write_checkpoints_too(delta, checkpoints_
 
 
 def test_two_writers_of_a_table_write_its_checkpoints_between_them(delta, checkpoints_written):
-    both = [delta.ready(), delta.open()]
+    both, news = [delta.ready(), delta.open()], [0, 0]
     for number in range(2 * VERSIONS_PER_CHECKPOINT + 5):
         both[number % 2].commit(delta.group(delta.advance("p", number)))
         checkpoints_written()
+        news = [count + table._committer._checkpoints.has_new() for count, table in zip(news, both, strict=True)]
+    assert news == [3, 3]  # at first, and of each, whoever wrote it
     log = Path(both[0].spec.location, "_delta_log")
     found = sorted(int(path.name[:20]) for path in log.glob("*.checkpoint.parquet"))
     assert found == [VERSIONS_PER_CHECKPOINT, 2 * VERSIONS_PER_CHECKPOINT]
