@@ -123,7 +123,8 @@ def test_a_slow_table_makes_nobody_wait_longer_than_the_linger() -> None:
     assert table.jobs[1:] == [["a"]]
 
 
-def test_those_who_came_too_late_are_not_awaited_the_next_time() -> None:
+def one_whose_callers_came_too_late() -> Table:
+    """Four were answered, came back after the time for which they were awaited, and are answered again."""
     table = Table()
     table.give("a", "b", "c", "d")
     table.finish()
@@ -131,19 +132,18 @@ def test_those_who_came_too_late_are_not_awaited_the_next_time() -> None:
     table.give("a")
     table.give("b", "c", "d")
     table.finish()
+    return table
+
+
+def test_those_who_came_too_late_are_not_awaited_the_next_time() -> None:
+    table = one_whose_callers_came_too_late()
     assert table.jobs[1:] == [["a"], ["b", "c", "d"]]
     table.give("b")
     assert table.jobs[3:] == [["b"]]
 
 
 def test_those_who_come_in_time_are_awaited_again() -> None:
-    table = Table()
-    table.give("a", "b", "c", "d")
-    table.finish()
-    table.wait(0.02)
-    table.give("a")
-    table.give("b", "c", "d")
-    table.finish()
+    table = one_whose_callers_came_too_late()
     table.give("b")
     table.give("c", "d")  # the three that were answered last are there in time, and so is the fourth expected to be
     table.finish()
