@@ -11,7 +11,6 @@ Never does: tidy away an entry that has not expired: to whoever began a commit b
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import threading
 import weakref
@@ -20,14 +19,19 @@ from typing import TYPE_CHECKING
 
 from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.faults import first_words, is_foreign
-from sfwriter.storage.place import LOG_FOLDER, place_of
+from sfwriter.storage.log_tail import checkpoint_name, last_checkpoint
+from sfwriter.storage.place import LOG_FOLDER, local_root, place_of
+from sfwriter.storage.short_log import short_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deltalake import DeltaTable
+
     from sfwriter.clock import Clock
     from sfwriter.storage.delta_log import TableIdentity
     from sfwriter.storage.engine import TableSpec
+    from sfwriter.storage.short_log import ShortLog
 
 _log = logging.getLogger(__name__)
 
@@ -60,12 +64,26 @@ def _end() -> None:
 class Checkpoints:
     """Those of one table. For one thread at a time."""
 
-    def __init__(self, spec: TableSpec, identity: TableIdentity, clock: Clock, write: Callable[..., None]) -> None:
-        """`write`: makes a checkpoint of a handle's version, and tidies the log where it is given `tidy`."""
+    def __init__(
+        self,
+        spec: TableSpec,
+        identity: TableIdentity,
+        clock: Clock,
+        write: Callable[[DeltaTable, ShortLog | None], None],
+    ) -> None:
+        """Touch nothing yet.
+
+        Args:
+            spec: the table.
+            identity: of the table.
+            clock: for the age of checkpoints.
+            write: makes one of a handle's version, from a short log; or from the whole one, which it then tidies.
+        """
         self._spec = spec
         self._identity = identity
         self._clock = clock
         self._place = place_of(spec)
+        self._is_local = local_root(spec.location) is not None
         self._write = write
         self._written: dict[int, float] = {}
         self._newest = 0
@@ -106,29 +124,31 @@ class Checkpoints:
     def _quietly(self, version: int) -> None:
         """The commits have landed: nothing that fails here may turn them into errors."""
         try:
-            found = self._found()
+            found = last_checkpoint(self._place) or 0
             if version - found < VERSIONS_PER_CHECKPOINT:
                 self.begin_anew(found)  # another writer's
                 return
-            table = open_table(self._spec, with_files=False)
-            self._identity.check(table)
-            if table is not None:
-                self._write(table, tidy=version // _VERSIONS_PER_TIDYING > found // _VERSIONS_PER_TIDYING)
-                self.begin_anew(int(table.version()))
-                self._thin_out(self._newest)
+            if not self._is_local or version // _VERSIONS_PER_TIDYING > found // _VERSIONS_PER_TIDYING:
+                table = self._opened(self._spec)
+                self._write(table, None)
+            else:
+                with short_log(self._spec) as short:
+                    table = self._opened(short.spec)
+                    self._write(table, short)
+            self.begin_anew(int(table.version()))
+            self._thin_out(self._newest)
         except BaseException as error:
             if not is_foreign(error):
                 raise
             _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name,
                          first_words(error))  # fmt: skip
 
-    def _found(self) -> int:
-        """The version of the newest checkpoint, as the log says; 0 where it does not."""
-        try:
-            with self._place.open(f"{LOG_FOLDER}/_last_checkpoint") as file:
-                return int(json.loads(file.read())["version"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
+    def _opened(self, spec: TableSpec) -> DeltaTable:
+        table = open_table(spec, with_files=False)
+        self._identity.check(table)
+        if table is None:
+            raise FileNotFoundError(2, "There is no table", spec.location)
+        return table
 
     def _thin_out(self, newest: int) -> None:
         """Remove those of this writer's own that later ones stand for."""
@@ -137,7 +157,7 @@ class Checkpoints:
         for version in expendable(self._written, now):
             del self._written[version]
             with suppress(OSError):  # gone already, or left to stay
-                self._place.remove(f"{LOG_FOLDER}/{version:020}.checkpoint.parquet")
+                self._place.remove(f"{LOG_FOLDER}/{checkpoint_name(version)}")
 
 
 def expendable(written: Mapping[int, float], now: float) -> list[int]:

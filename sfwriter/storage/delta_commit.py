@@ -35,7 +35,6 @@ from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitReceipt, CommitUnknown, StagedFilesLost
 from sfwriter.storage.faults import first_words, is_foreign, log_error, reported, reported_by_delta
 from sfwriter.storage.log_entry import FOREVER_MS, append_entry
-from sfwriter.storage.maintenance_lock import MaintenanceLock
 from sfwriter.storage.place import local_root, place_of
 from sfwriter.storage.staging import staged_schema
 
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
     from sfwriter.storage.engine import CommitGroup, StagedFile, TableSpec
     from sfwriter.storage.log_memory import LogMemory
+    from sfwriter.storage.short_log import ShortLog
 
 _log = logging.getLogger(__name__)
 
@@ -86,13 +86,11 @@ class Committer:
         self._handle = DeltaHandle(spec, identity, clock)
         self.memory = memory
         self._checkpoints = Checkpoints(spec, identity, clock, self._checkpoint)
-        self._maintenance = MaintenanceLock(spec, clock)
 
     def commit(self, group: CommitGroup) -> CommitReceipt:
         """One Delta transaction, ending as `sfwriter.storage.engine` says."""
         if group.replaces or not self._disk.makes_entries:
             return self._through_delta_rs(group)
-        self._maintenance.give_way()
         for _ in range(_LOOKS):
             table, version = self._evolved(group)
             if not self._knows(version, group):
@@ -180,7 +178,7 @@ class Committer:
         with reported_by_delta("checkpoint", self._spec):
             self._handle.forget()
             table = self._fresh()
-            self._checkpoint(table, tidy=True)
+            self._checkpoint(table)
             self._handle.forget()
         version = int(table.version())
         self._checkpoints.begin_anew(version)
@@ -331,12 +329,14 @@ class Committer:
         # On a local disk the calls that failed have ended: what is not there now will not come.
         return log_error(error, "commit to", self._spec)
 
-    def _checkpoint(self, table: DeltaTable, *, tidy: bool) -> None:
+    def _checkpoint(self, table: DeltaTable, short: ShortLog | None = None) -> None:
         table.create_checkpoint()
+        if short is not None:
+            short.move_checkpoint(table.version())
+            return
         # On the disk before any entry that it replaces is dropped.
         self._disk.settle_checkpoint(table.version())
-        if tidy:
-            table.cleanup_metadata()
+        table.cleanup_metadata()
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

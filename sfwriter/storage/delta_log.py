@@ -25,6 +25,7 @@ from deltalake.exceptions import TableNotFoundError
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.faults import reported, reported_by_delta
 from sfwriter.storage.log_entry import producers_moved
+from sfwriter.storage.log_tail import entry_path, tail_of
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
 if TYPE_CHECKING:
@@ -95,29 +96,29 @@ def _handle_on(spec: TableSpec, *, with_files: bool) -> DeltaTable:
     table = DeltaTable(uri_of(spec), storage_options=dict(spec.storage_options), without_files=not with_files)
     root = local_root(spec.location)
     if root is not None:
-        _check_entries(root / LOG_FOLDER, spec)
+        _check_entries(root, spec)
     return table
 
 
-def _check_entries(log: Path, spec: TableSpec) -> None:
+def _check_entries(root: Path, spec: TableSpec) -> None:
     """Raise where a power cut left nothing of an entry: delta-rs takes that for a commit of no rows."""
-    empty: dict[int, str] = {}
-    checkpoint = -1
-    with os.scandir(log) as found:
-        for one in found:
-            version, _, kind = one.name.partition(".")
-            if kind == "json" and version.isdigit() and not one.stat().st_size:
-                empty[int(version)] = one.name
-            elif kind.startswith("checkpoint") and version.isdigit():
-                checkpoint = max(checkpoint, int(version))
-    empty = {version: name for version, name in empty.items() if version > checkpoint}
+    log = root / LOG_FOLDER
+    with reported("open", spec):
+        empty = [name for name in tail_of(root).entries if not _has_content(log / name)]
     if empty:
         raise WriterTableError(
-            f"Could not open {spec.name} at {spec.location}: entry {min(empty)} of its log is empty",
-            context={"table": spec.name, "location": spec.location, "entries": sorted(empty.values())},
+            f"Could not open {spec.name} at {spec.location}: entry {int(empty[0].split('.')[0])} of its log is empty",
+            context={"table": spec.name, "location": spec.location, "entries": empty},
             suggestions=["Put it back from a copy, and never delete it: the rows that it added are not seen without."],
             code="log_unreadable",
         )
+
+
+def _has_content(entry: Path) -> bool:
+    try:
+        return entry.stat().st_size > 0
+    except FileNotFoundError:  # tidied away meanwhile, behind a checkpoint
+        return True
 
 
 def _check_name(root: Path, spec: TableSpec) -> None:
@@ -305,11 +306,6 @@ class DeltaHandle:
             return None
         # The number alone is not enough: a file made after another was deleted often gets the same.
         return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def entry_path(version: int) -> str:
-    """A log entry's path under the table's location."""
-    return f"{LOG_FOLDER}/{version:020}.json"
 
 
 class LogDisk:

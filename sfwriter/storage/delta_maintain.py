@@ -10,10 +10,15 @@ Never does: decide whether an action pays.
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
 import re
-from contextlib import nullcontext
+import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import ColumnProperties, PostCommitHookProperties, WriterProperties
@@ -21,17 +26,19 @@ from deltalake.exceptions import CommitFailedError
 
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.delta_commit import RETENTION_SHARE, retention_of_ms
-from sfwriter.storage.delta_log import entry_path, open_table
+from sfwriter.storage.delta_log import open_table
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import Compact, History, Partition, Sort, Survey, Vacuum, Version
 from sfwriter.storage.faults import reported, reported_by_delta, unknown_action
+from sfwriter.storage.log_tail import entry_path
 from sfwriter.storage.maintenance_lock import MaintenanceLock
 from sfwriter.storage.place import LOG_FOLDER, local_root, place_of
+from sfwriter.storage.rewriting import RivalInTheWay, land
+from sfwriter.storage.short_log import short_log
 from sfwriter.storage.staging import ROW_GROUP_ROWS, parquet_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from deltalake import DeltaTable
 
@@ -49,14 +56,11 @@ _CODECS: dict[str, Any] = {
     "snappy": "SNAPPY", "zstd": "ZSTD", "lz4": "LZ4_RAW", "gzip": "GZIP", "none": "UNCOMPRESSED",
 }  # fmt: skip
 _LEFTOVER = ".*.tmp"
-"""What `sfwriter.storage.place` names a file that is being written."""
+"""How `sfwriter.storage.place` names a file that is being written, and `sfwriter.storage.short_log` a folder."""
 
 
 class DeltaMaintainer:
     """Carries out actions on one table. Thread-safe: they take turns."""
-
-    _rivals: type[Exception] = CommitFailedError
-    """What a rewriting raises that another writer was in the way of; nothing landed then."""
 
     def __init__(self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, clock: Clock) -> None:
         """Touch nothing yet."""
@@ -88,8 +92,8 @@ class DeltaMaintainer:
 
     # ------------------------------------------------------------ looking
 
-    def _opened(self) -> DeltaTable:
-        table = open_table(self._spec, with_files=True)
+    def _opened(self, spec: TableSpec | None = None) -> DeltaTable:
+        table = open_table(spec or self._spec, with_files=True)
         self._identity.check(table)
         if table is None:
             raise WriterTableError(
@@ -123,7 +127,8 @@ class DeltaMaintainer:
     def _log_entries(self) -> int | None:
         if self._root is None:
             return None
-        return sum(1 for path in (self._root / LOG_FOLDER).glob("*.json") if path.stem.isdigit())
+        with os.scandir(self._root / LOG_FOLDER) as found:
+            return sum(entry.name.endswith(".json") and entry.name[:-5].isdigit() for entry in found)
 
     def _history(self, table: DeltaTable, limit: int) -> Mapping[str, Any]:
         with reported_by_delta("read the history of", self._spec):
@@ -172,12 +177,10 @@ class DeltaMaintainer:
 
     def _rewritten(self, action: Compact | Sort) -> Mapping[str, Any]:
         for attempt in range(_CONFLICT_TRIES):
-            table = self._opened()
             with reported_by_delta("optimize", self._spec):
                 try:
-                    with self._lock.asking_for_way() if attempt else nullcontext():
-                        figures = self._rewrite(table, action)
-                except self._rivals as error:
+                    return self._rewrite(action)
+                except (RivalInTheWay, CommitFailedError) as error:
                     if attempt + 1 < _CONFLICT_TRIES:
                         continue  # another writer was in the way, and nothing landed: look again
                     raise WriterTableError(
@@ -189,13 +192,23 @@ class DeltaMaintainer:
                         code="conflict",
                         retriable=True,
                     ) from error
-            added, removed = int(figures["numFilesAdded"]), int(figures["numFilesRemoved"])
-            rewritten = int(json.loads(figures["filesRemoved"])["totalSize"])
-            version = self._settled()
-            return {"files_added": added, "files_removed": removed, "bytes_rewritten": rewritten, "version": version}
         raise AssertionError("the last try raises")
 
-    def _rewrite(self, table: DeltaTable, action: Compact | Sort) -> Mapping[str, Any]:
+    def _rewrite(self, action: Compact | Sort) -> Mapping[str, Any]:
+        """Raises what tells of rivals, too: then nothing landed."""
+        if self._root is None:
+            return _figures(self._optimized(self._opened(), action), self._settled())
+        with short_log(self._spec) as short:
+            table = self._opened(short.spec)
+            read = int(table.version())
+            short.show_files(unquote(path) for path in _files_of(table).column("path").to_pylist())
+            figures = self._optimized(table, action)
+            version = read if table.version() == read else land(short, read, self._identity, self._disk)
+        with reported("flush", self._spec):
+            self._disk.settle(version)
+        return _figures(figures, version)
+
+    def _optimized(self, table: DeltaTable, action: Compact | Sort) -> Mapping[str, Any]:
         common: dict[str, Any] = {
             "partition_filters": list(action.filters) or None,
             "target_size": action.target_bytes,
@@ -227,15 +240,18 @@ class DeltaMaintainer:
             )
 
     def _swept(self, root: Path, action: Vacuum) -> list[str]:
-        """What writers that were killed left under hidden names."""
+        """What processes that were killed left under hidden names."""
         oldest = self._clock.now().timestamp() - action.retention_hours * 3600
         swept = []
         with reported("vacuum", self._spec):
-            for path in root.rglob(_LEFTOVER):
-                if path.is_file() and path.stat().st_mtime < oldest:
-                    swept.append(str(path.relative_to(root)))
-                    if not action.dry_run:
-                        path.unlink(missing_ok=True)
+            for path in _leftovers(root, oldest):
+                swept.append(str(path.relative_to(root)))
+                if action.dry_run:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
         return swept
 
     def _settled(self) -> int:
@@ -260,6 +276,30 @@ def _properties(spec: TableSpec, schema: pa.Schema) -> WriterProperties:
         default_column_properties=ColumnProperties(dictionary_enabled=False),
         column_properties=columns,
     )
+
+
+def _figures(found: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    return {
+        "files_added": int(found["numFilesAdded"]),
+        "files_removed": int(found["numFilesRemoved"]),
+        "bytes_rewritten": int(json.loads(found["filesRemoved"])["totalSize"]),
+        "version": version,
+    }
+
+
+def _leftovers(root: Path, oldest: float) -> Iterator[Path]:
+    """Files and folders with hidden names that were last changed before `oldest`, in epoch seconds.
+
+    Folders of other processes may vanish meanwhile, and links in them lead to the table itself.
+    """
+    for folder, folders, files in os.walk(root):
+        hidden = fnmatch.filter([*folders, *files], _LEFTOVER)
+        folders[:] = [name for name in folders if name not in hidden]
+        for name in hidden:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    yield path
 
 
 def _keys(names: list[str]) -> list[str]:

@@ -1,12 +1,9 @@
-"""Who maintains a table: one at a time, across the processes of a machine, and who makes room for it.
+"""Who maintains a table: one at a time, across the processes of a machine.
 
 Receives: the spec of a table.
-Produces: turns; a short pause of each commit while a rewriting asks for it.
-Guarantees: a turn ends with its process; so does what it asked of the committers.
-Never does: hold a commit up for longer than the pause.
-
-delta-rs tries fifteen times to commit a rewriting, each time after a look at the whole log. Where somebody commits
-every few milliseconds it is never fast enough, and the table that needs it most is never compacted.
+Produces: turns.
+Guarantees: a turn ends with its process.
+Never does: hold a commit up.
 
 Tables in an object store have no such lock: there delta-rs itself refuses the second of two rewritings of the same
 files.
@@ -30,12 +27,10 @@ if TYPE_CHECKING:
     from sfwriter.storage.engine import TableSpec
 
 LOCK_NAME = ".maintenance.lock"
-"""In the log's folder, where neither VACUUM nor a reader looks. Not empty while committers are asked to give way."""
+"""In the log's folder, where neither VACUUM nor a reader looks."""
 
 LOCK_PATIENCE_S = 30.0
 _LOCK_PAUSE_S = 0.05
-_WAY_S = 0.05
-"""Three times what delta-rs takes for a try at a log of some thousand entries."""
 
 
 class MaintenanceLock:
@@ -62,38 +57,11 @@ class MaintenanceLock:
                 return
             with reported("maintain", self._spec), self._path.open("a") as file:
                 self._wait_for(file)
-                file.truncate(0)  # what somebody left who was killed while he asked
                 yield  # the lock goes with the file, and with the process
-
-    @contextmanager
-    def asking_for_way(self) -> Iterator[None]:
-        """Have every commit wait a little. For who holds the lock."""
-        if self._path is None:
-            yield
-            return
-        with reported("maintain", self._spec):
-            self._path.write_text("give way")
-        try:
-            yield
-        finally:
-            with reported("maintain", self._spec):
-                self._path.write_text("")
-
-    def give_way(self) -> None:
-        """Wait a little where it is asked for. For who is about to commit."""
-        try:
-            if self._path is None or not self._path.stat().st_size:
-                return
-            with self._path.open("r") as file:
-                asked = not _locked(file, fcntl.LOCK_SH)
-        except OSError:  # nobody has maintained it yet; a table that is gone is the commit's to tell
-            return
-        if asked:
-            self._clock.sleep(_WAY_S)
 
     def _wait_for(self, file: Any) -> None:
         until = self._clock.monotonic() + LOCK_PATIENCE_S
-        while not _locked(file, fcntl.LOCK_EX):
+        while not _locked(file):
             if self._clock.monotonic() >= until:
                 raise WriterTableError(
                     f"{self._spec.name} has been maintained by another process for {LOCK_PATIENCE_S:g} s and more.",
@@ -105,9 +73,9 @@ class MaintenanceLock:
             self._clock.sleep(_LOCK_PAUSE_S)
 
 
-def _locked(file: Any, how: int) -> bool:
+def _locked(file: Any) -> bool:
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sfwriter.storage.delta_log import LogDisk, TableIdentity
     from sfwriter.storage.engine import AddColumns, CommitGroup, CommitReceipt, StagedFile, TableSpec
     from sfwriter.storage.log_memory import LogMemory
+    from sfwriter.storage.short_log import ShortLog
     from sfwriter.storage.spark_bridge import SparkBridge
 
 _log = logging.getLogger(__name__)
@@ -241,10 +242,10 @@ class SparkCommitter(Committer):
             code="session_lost",
         )
 
-    def _checkpoint(self, table: DeltaTable, *, tidy: bool) -> None:
+    def _checkpoint(self, table: DeltaTable, short: ShortLog | None = None) -> None:
         """delta-rs writes it in 30 ms where Spark takes seconds; of tables that only Spark writes, Spark does."""
         if road_of(table).in_place:
-            super()._checkpoint(table, tidy=tidy)
+            super()._checkpoint(table, short)
             return
         self._bridge.check()
         with self._bridge.acting(), reported_by_spark("checkpoint", self._spec):

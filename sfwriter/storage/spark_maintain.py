@@ -10,12 +10,12 @@ Looking (survey, history) is done through delta-rs: it reads the log and nothing
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from sfwriter.storage.delta_maintain import DeltaMaintainer
 from sfwriter.storage.place import local_root
+from sfwriter.storage.rewriting import RivalInTheWay
 from sfwriter.storage.spark_faults import first_words_of, is_rival, reported_by_spark
 from sfwriter.storage.spark_scan import by_path
 from sfwriter.storage.spark_tend import optimized, vacuumed
@@ -31,14 +31,8 @@ if TYPE_CHECKING:
     from sfwriter.storage.spark_bridge import SparkBridge
 
 
-class RivalInTheWay(Exception):  # noqa: N818  an outcome, not a failure
-    """Others changed the files that were to be rewritten; nothing landed."""
-
-
 class SparkMaintainer(DeltaMaintainer):
     """Carries out actions on one table through Spark. Thread-safe: they take turns."""
-
-    _rivals: type[Exception] = RivalInTheWay
 
     def __init__(
         self, spec: TableSpec, identity: TableIdentity, disk: LogDisk, clock: Clock, *, bridge: SparkBridge
@@ -47,7 +41,8 @@ class SparkMaintainer(DeltaMaintainer):
         super().__init__(spec, identity, disk, clock)
         self._bridge = bridge
 
-    def _rewrite(self, table: DeltaTable, action: Compact | Sort) -> Mapping[str, Any]:  # noqa: ARG002  Spark has its own look
+    def _rewrite(self, action: Compact | Sort) -> Mapping[str, Any]:
+        self._opened()
         with reported_by_spark("optimize", self._spec):
             try:
                 figures = optimized(self._bridge, self._spec, by_path(self._path()), action)
@@ -56,9 +51,10 @@ class SparkMaintainer(DeltaMaintainer):
                     raise RivalInTheWay(first_words_of(error)) from error
                 raise
         return {
-            "numFilesAdded": figures["numFilesAdded"],
-            "numFilesRemoved": figures["numFilesRemoved"],
-            "filesRemoved": json.dumps({"totalSize": figures["filesRemoved"]["totalSize"]}),
+            "files_added": int(figures["numFilesAdded"]),
+            "files_removed": int(figures["numFilesRemoved"]),
+            "bytes_rewritten": int(figures["filesRemoved"]["totalSize"]),
+            "version": self._settled(),
         }
 
     def _delete_files(self, table: DeltaTable, action: Vacuum) -> list[str]:  # noqa: ARG002  Spark has its own look

@@ -1,4 +1,4 @@
-"""Who maintains a table, and who makes room for it."""
+"""Who maintains a table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage import maintenance_lock
 from sfwriter.storage.engine import Compact
-from sfwriter.storage.maintenance_lock import LOCK_NAME, MaintenanceLock
-from sfwriter.storage.place import LOG_FOLDER, local_root
+from sfwriter.storage.maintenance_lock import MaintenanceLock
 from sfwriter.testing import ManualClock
 
 
@@ -23,33 +22,6 @@ def clock():
 @pytest.fixture
 def lock(delta, clock):
     return MaintenanceLock(delta.ready().spec, clock)
-
-
-def test_nobody_waits_where_nobody_maintains(lock, clock):
-    lock.give_way()
-    with lock.held():
-        lock.give_way()
-    assert clock.slept == []
-
-
-def test_committers_wait_a_little_while_they_are_asked_to(delta, lock, clock):
-    table = delta.ready(clock=clock)
-    with lock.held():
-        with lock.asking_for_way():
-            delta.put(table, "p", 0)
-            delta.put(table, "p", 1)
-        delta.put(table, "p", 2)
-    assert len(clock.slept) == 2
-    assert delta.open().stats().rows == 9
-
-
-def test_what_a_dead_process_asked_is_forgotten(delta, lock, clock):
-    path = local_root(delta.spec().location) / LOG_FOLDER / LOCK_NAME
-    path.write_text("give way")
-    lock.give_way()
-    assert clock.slept == []
-    with lock.held():
-        assert path.read_text() == ""
 
 
 def test_a_second_one_waits_and_then_says_so(delta, lock, clock):

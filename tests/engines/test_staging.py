@@ -20,7 +20,7 @@ from sfwriter.batch import Token
 from sfwriter.exceptions import WriterTableError
 from sfwriter.schema import LOG_SCHEMA, LOW_CARDINALITY, TIMESTAMP
 from sfwriter.storage.checkpoints import READ_FOR_S, VERSIONS_PER_CHECKPOINT, expendable
-from sfwriter.storage.engine import BatchToStage, Compact
+from sfwriter.storage.engine import BatchToStage, Checkpoint, Compact
 from sfwriter.storage.place import LocalPlace, ObjectPlace, local_root, place_of
 from sfwriter.storage.staging import discard_files, stage_batches, staged_schema
 from sfwriter.storage.statistics import STRING_PREFIX, rounded_up
@@ -183,13 +183,21 @@ def test_a_look_flushes_what_it_tells(delta, fsynced):
     assert len(fsynced) == 2
 
 
-def test_a_checkpoint_is_flushed_before_the_log_is_tidied(delta, fsynced, checkpoints_written):
+def test_a_checkpoint_is_flushed_before_readers_are_sent_to_it(delta, fsynced, checkpoints_written):
     table = delta.ready()
     for number in range(VERSIONS_PER_CHECKPOINT):
         table.commit(delta.group(delta.advance("p", number)))
     checkpoints_written()
+    checkpoint = f"{VERSIONS_PER_CHECKPOINT:020}.checkpoint.parquet"
+    assert [path.name for path in fsynced[-4:]] == [checkpoint, "_delta_log", "_last_checkpoint", "_delta_log"]
+    assert {fsynced[-3], fsynced[-1]} == {Path(table.spec.location, "_delta_log")}
+
+
+def test_a_checkpoint_is_flushed_before_the_log_is_tidied(delta, fsynced):
+    table = delta.ready()
+    table.run(Checkpoint())
     log = Path(table.spec.location, "_delta_log")
-    assert fsynced[-3:] == [log / f"{VERSIONS_PER_CHECKPOINT:020}.checkpoint.parquet", log / "_last_checkpoint", log]
+    assert fsynced[-3:] == [log / f"{0:020}.checkpoint.parquet", log / "_last_checkpoint", log]
 
 
 def test_commits_go_on_beside_a_checkpoint(delta, monkeypatch, checkpoints_written):
