@@ -129,11 +129,11 @@ class Checkpoints:
                 self.begin_anew(found)  # another writer's
                 return
             if not self._is_local or version // _VERSIONS_PER_TIDYING > found // _VERSIONS_PER_TIDYING:
-                table = self._opened(self._spec)
+                table = self._opened(self._spec, version)
                 self._write(table, None)
             else:
                 with short_log(self._spec) as short:
-                    table = self._opened(short.spec)
+                    table = self._opened(short.spec, version)
                     self._write(table, short)
             self.begin_anew(int(table.version()))
             self._thin_out(self._newest)
@@ -143,11 +143,11 @@ class Checkpoints:
             _log.warning("Checkpoint of %s failed; its log is only slower to open: %s", self._spec.name,
                          first_words(error))  # fmt: skip
 
-    def _opened(self, spec: TableSpec) -> DeltaTable:
+    def _opened(self, spec: TableSpec, version: int) -> DeltaTable:
         table = open_table(spec, with_files=False)
         self._identity.check(table)
-        if table is None:
-            raise FileNotFoundError(2, "There is no table", spec.location)
+        if table is None or table.version() < version:  # the commit has landed: an entry before it is gone
+            raise FileNotFoundError(2, f"The log does not lead to version {version}", spec.location)
         return table
 
     def _thin_out(self, newest: int) -> None:

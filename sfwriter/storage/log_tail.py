@@ -17,6 +17,7 @@ from sfwriter.clock import SystemClock
 from sfwriter.storage.place import LOG_FOLDER, LocalPlace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sfwriter.storage.place import Place
@@ -77,6 +78,24 @@ def tail_of(root: Path) -> LogTail:
         if entries and _age_s(log / entries[-1]) < _TRUSTED_S:
             return LogTail([checkpoint_name(hinted)], entries, hinted=True)
     return _listed(log)
+
+
+def missing_behind(root: Path, version: int) -> int | None:
+    """The version that a log lacks though there are newer ones; None for a whole log. All up to `version` are there.
+
+    A look at all names: some 0.4 µs each. Raises OSError.
+    """
+    log = root / LOG_FOLDER
+    # What is listed now was made after all before it: a walk that begins later meets them, whoever commits meanwhile.
+    newest = max(_versions(log), default=version)
+    while version < newest and (log / entry_name(version + 1)).exists():
+        version += 1
+    return version + 1 if version < newest else None
+
+
+def _versions(log: Path) -> Iterator[int]:
+    names = os.listdir(log)  # noqa: PTH208  half a million paths are not wanted
+    return (int(name[:_DIGITS]) for name in names if name[_DIGITS:] == ".json" and name[:_DIGITS].isdigit())
 
 
 def _listed(log: Path) -> LogTail:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,8 +286,31 @@ def test_a_log_with_a_gap_is_said(delta):
     for number in range(3):
         delta.put(table, "p", number)
     entry(table.spec.location, 1).unlink()
-    with pytest.raises(WriterTableError):
+    with pytest.raises(WriterTableError, match="entry 1 of its log is missing"):
         delta.open().ensure()
+
+
+def test_a_log_that_grows_while_it_is_opened_has_no_gap(delta):
+    """A listing of a folder may show an entry that was made meanwhile, and not the one before it."""
+    table = delta.ready()
+    for number in range(30_000):  # a listing takes longer than a commit
+        Path(table.spec.location, "_delta_log", f"other-{number}").touch()
+    over = threading.Event()
+
+    def write():
+        number = 0
+        while not over.is_set():
+            delta.put(table, "p", number)
+            number += 1
+
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(write)
+        try:
+            for _ in range(8):
+                assert delta.open().stats().exists
+        finally:
+            over.set()
+        written.result()
 
 
 def test_a_log_without_its_first_entry_is_not_taken_for_a_new_table(delta):
