@@ -40,7 +40,7 @@ VERSIONS_PER_CHECKPOINT = 50
 versions: processes that each commit once would write none otherwise."""
 
 _VERSIONS_PER_TIDYING = 1_000
-"""Dropping expired log entries lists the whole log: up to 50 ms."""
+"""Dropping expired log entries looks at the whole log: 0.45 s at 66,000 entries."""
 
 READ_FOR_S = 600.0
 """So long after it was written somebody may still be about to read a checkpoint that he found as the newest."""

@@ -25,7 +25,7 @@ from deltalake.exceptions import TableNotFoundError
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.faults import is_foreign, reported, reported_by_delta
 from sfwriter.storage.log_entry import producers_moved
-from sfwriter.storage.log_tail import entry_name, entry_path, missing_behind, tail_of
+from sfwriter.storage.log_tail import LAST_CHECKPOINT, entry_name, entry_path, missing_behind, tail_of
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
 if TYPE_CHECKING:
@@ -420,7 +420,7 @@ class LogDisk:
         if self._root is None:
             return
         log = self._root / LOG_FOLDER
-        for path in (*log.glob(f"{version:020}.checkpoint*.parquet"), log / "_last_checkpoint"):
+        for path in (*log.glob(f"{version:020}.checkpoint*.parquet"), log / LAST_CHECKPOINT):
             fsync_path(path)
         fsync_path(log)
 

@@ -18,7 +18,7 @@ from sfwriter.storage.place import local_root
 from sfwriter.storage.rewriting import RivalInTheWay
 from sfwriter.storage.spark_faults import first_words_of, is_rival, reported_by_spark
 from sfwriter.storage.spark_scan import by_path
-from sfwriter.storage.spark_tend import optimized, vacuumed
+from sfwriter.storage.spark_tend import figures_of, optimized, vacuumed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,17 +45,12 @@ class SparkMaintainer(DeltaMaintainer):
         self._opened()
         with reported_by_spark("optimize", self._spec):
             try:
-                figures = optimized(self._bridge, self._spec, by_path(self._path()), action)
+                metrics = optimized(self._bridge, self._spec, by_path(self._path()), action)
             except Exception as error:
                 if is_rival(error):
                     raise RivalInTheWay(first_words_of(error)) from error
                 raise
-        return {
-            "files_added": int(figures["numFilesAdded"]),
-            "files_removed": int(figures["numFilesRemoved"]),
-            "bytes_rewritten": int(figures["filesRemoved"]["totalSize"]),
-            "version": self._settled(),
-        }
+        return figures_of(metrics, self._settled())
 
     def _delete_files(self, table: DeltaTable, action: Vacuum) -> list[str]:  # noqa: ARG002  Spark has its own look
         deleted = vacuumed(self._bridge, self._spec, by_path(self._path()), action)

@@ -44,13 +44,8 @@ def tend(
     if isinstance(action, Survey):
         return _survey(found, action, spec, bridge, address)
     if isinstance(action, (Compact, Sort)):
-        figures = optimized(bridge, spec, address, action)
-        return {
-            "files_added": figures["numFilesAdded"],
-            "files_removed": figures["numFilesRemoved"],
-            "bytes_rewritten": figures["filesRemoved"]["totalSize"],
-            "version": look.stats(counted=False).version,
-        }
+        metrics = optimized(bridge, spec, address, action)
+        return figures_of(metrics, look.stats(counted=False).version)
     if isinstance(action, Vacuum):
         return {"files_deleted": sorted(vacuumed(bridge, spec, address, action)), "version": found.version}
     if isinstance(action, Checkpoint):
@@ -89,6 +84,16 @@ def optimized(bridge: SparkBridge, spec: TableSpec, address: str, action: Compac
     with bridge.acting(bridge.private(conf)) as session:
         metrics: Mapping[str, Any] = session.sql(query).collect()[0]["metrics"].asDict(recursive=True)
         return metrics
+
+
+def figures_of(metrics: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    """OPTIMIZE's metrics as the figures of `sfwriter.storage.engine`; `version` is the one that it left."""
+    return {
+        "files_added": metrics["numFilesAdded"],
+        "files_removed": metrics["numFilesRemoved"],
+        "bytes_rewritten": metrics["filesRemoved"]["totalSize"],
+        "version": version,
+    }
 
 
 def vacuumed(bridge: SparkBridge, spec: TableSpec, address: str, action: Vacuum) -> list[str]:

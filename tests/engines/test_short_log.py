@@ -117,6 +117,14 @@ def test_a_short_log_is_the_newest_version_and_leaves_nothing(delta, table, root
     assert sorted(root.iterdir()) == before
 
 
+def test_a_short_log_stays_whole_while_others_write_newer_checkpoints(table):
+    with short_log.short_log(table.spec) as short:
+        DeltaTable(table.spec.location, version=5).create_checkpoint()
+        found = open_table(short.spec, with_files=True)
+        assert found.version() == 7
+        assert len(found.file_uris()) == 7
+
+
 def test_readers_and_vacuum_look_past_one(delta, table, root):
     """As a process leaves it that is killed."""
     begun = short_log.short_log(table.spec)
