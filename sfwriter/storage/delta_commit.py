@@ -89,10 +89,11 @@ class Committer:
 
     def commit(self, group: CommitGroup) -> CommitReceipt:
         """One Delta transaction, ending as `sfwriter.storage.engine` says."""
-        if group.replaces or not self._disk.makes_entries:
-            return self._through_delta_rs(group)
         for _ in range(_LOOKS):
-            table, version = self._evolved(group)
+            found = self._appendable(group)
+            if found is None:
+                return self._through_delta(group)
+            table, version = found
             if not self._knows(version, group):
                 table = self._fresh()
                 if table.version() != version:
@@ -102,6 +103,12 @@ class Committer:
             if landed is not None:
                 return self._landed(group, landed)
         raise CommitConflict(f"Others were faster in committing to {self._spec.name}, again and again.")
+
+    def _appendable(self, group: CommitGroup) -> tuple[DeltaTable, int] | None:
+        """The newest version, and a table that an entry of our own can follow; None where Delta is to make it."""
+        if group.replaces or not self._disk.makes_entries:
+            return None
+        return self._evolved(group)
 
     def _appended(self, table: DeltaTable, version: int, group: CommitGroup) -> int | None:
         """The version that the group has become; None where the table is to be looked at anew."""
@@ -126,7 +133,7 @@ class Committer:
 
     def _published(self, hidden: Path, version: int, group: CommitGroup) -> bool:
         try:
-            published = self._disk.publish(hidden, version)
+            published = self._publish(hidden, version)
         except BaseException as error:
             if not is_foreign(error):
                 raise
@@ -137,7 +144,11 @@ class Committer:
             raise CommitUnknown(f"Version {version} was made by a look at the log that had become old.")
         return published
 
-    def _through_delta_rs(self, group: CommitGroup) -> CommitReceipt:
+    def _publish(self, hidden: Path, version: int) -> bool:
+        """See `LogDisk.publish`."""
+        return self._disk.publish(hidden, version)
+
+    def _through_delta(self, group: CommitGroup) -> CommitReceipt:
         table, version = self._evolved(group)
         if table.version() != version:
             self._handle.forget()
@@ -204,13 +215,12 @@ class Committer:
 
     def _evolved(self, group: CommitGroup) -> tuple[DeltaTable, int]:
         """The newest version, and the table with every column of the group's files (see `DeltaHandle.newest`)."""
-        schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
         table, version = self._newest()
         check_writable_table(table, self._spec)
-        if not self._lacking(table, schemas):
+        if not self._lacking(table, group):
             return table, version
         table = self._fresh()
-        new = self._lacking(table, schemas)
+        new = self._lacking(table, group)
         if not new:
             return table, table.version()
         try:
@@ -227,12 +237,13 @@ class Committer:
             raise log_error(error, "add columns to", self._spec) from error
         self._handle.forget()
         table = self._fresh()
-        if self._lacking(table, schemas):
+        if self._lacking(table, group):
             raise CommitConflict("Columns that were just added are gone again.")
         return table, table.version()
 
-    def _lacking(self, table: DeltaTable, schemas: dict[int, pa.Schema]) -> list[pa.Field]:
+    def _lacking(self, table: DeltaTable, group: CommitGroup) -> list[pa.Field]:
         """Columns that staged files have and the table has not."""
+        schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
         return columns_to_add(arrow_schema(table), schemas, self._spec) if schemas else []
 
     def _knows(self, version: int, group: CommitGroup) -> bool:

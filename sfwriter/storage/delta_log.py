@@ -344,6 +344,19 @@ class LogDisk:
         """Whether `publish` may be called: delta-rs makes those in object stores."""
         return self._local is not None
 
+    def has_links(self) -> bool:
+        """Whether the file system has hard links, without which `publish` cannot work. Raises OSError."""
+        with self.prepared(b"") as hidden:
+            second = hidden.with_name(f".{uuid.uuid4()}.json.tmp")
+            try:
+                os.link(hidden, second)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return False
+                raise
+            second.unlink()
+        return True
+
     @contextmanager
     def prepared(self, content: bytes) -> Iterator[Path]:
         """An entry that is whole and on the disk, under a name that no reader looks at. Raises OSError."""
@@ -359,15 +372,17 @@ class LogDisk:
             with suppress(OSError):  # VACUUM sweeps it up
                 hidden.unlink()
 
-    def publish(self, hidden: Path, version: int) -> bool:
+    def publish(self, hidden: Path, version: int, link: Callable[[Path, Path], None] = os.link) -> bool:
         """Give a prepared entry its name, where there is no entry of this version; durable after `settle`.
+
+        `link` does it, as `os.link` does.
 
         Raises:
             WriterTableError: the file system has no hard links.
             OSError: it may have its name all the same, where the answer of a network's disk was lost.
         """
         try:
-            os.link(hidden, cast("Path", self._local) / entry_path(version))
+            link(hidden, cast("Path", self._local) / entry_path(version))
         except FileExistsError:
             # A network's disk that repeats a call, whose answer was lost, finds our own entry.
             if hidden.stat().st_nlink == 1:

@@ -47,6 +47,10 @@ _OWN_CONF: Mapping[str, str] = {
 }
 
 
+_CREATE_LINK = "(Ljava/nio/file/Path;Ljava/nio/file/Path;)Ljava/nio/file/Path;"
+"""The type of `Files.createLink(link, existing)`."""
+
+
 class JvmNames:
     """What a commit uses of the JVM, looked up once: each part of a dotted name is a question to the JVM."""
 
@@ -64,6 +68,16 @@ class JvmNames:
         self.to_seq = spark.api.python.PythonUtils.toSeq
         self.some = jvm.scala.Option.apply
         self.none = jvm.scala.Option.empty()
+        # `() => Files.createLink(entry, hidden)`, for `sfwriter.storage.delta_lock`.
+        java = jvm.java
+        invoke, named = java.lang.invoke, java.lang.Class.forName
+        kind = invoke.MethodType.fromMethodDescriptorString(_CREATE_LINK, None)
+        self.file = java.io.File
+        self.create_link = invoke.MethodHandles.publicLookup().findStatic(
+            named("java.nio.file.Files"), "createLink", kind
+        )
+        self.function = named("scala.Function0")
+        self.as_instance = invoke.MethodHandleProxies.asInterfaceInstance
 
 
 class SparkBridge:
@@ -157,6 +171,10 @@ class SparkBridge:
                     names.set_active_session(before.get())
                 else:
                     names.clear_active_session()
+
+    def log_of(self, location: str) -> Any:
+        """Delta's own look at the log of a table, which its sessions share. Classic sessions only."""
+        return self.names.log_for_table(self.session._jsparkSession, location)  # noqa: SLF001  no public way
 
     def sequence(self, objects: Any) -> Any:
         """Java objects as a Scala sequence."""

@@ -1,13 +1,16 @@
-"""A commit through Delta's own transaction in the JVM, of files that pyarrow wrote.
+"""A commit of files that pyarrow wrote to a table that Spark writes, too.
 
 Receives: commit groups.
 Produces: receipts, or the outcomes of `sfwriter.storage.engine`.
-Guarantees: each producer's number is compared after the transaction has begun and read inside it, so that Delta
-    itself refuses the commit where a rival with the same producer lands first; everything that the group brings,
-    its new columns too, is one version. An answer that was lost is looked up in the log.
+Guarantees: everything that the group brings, its new columns too, is one version. An answer that was lost is looked
+    up in the log.
 Never does: run for two threads at once (its owner locks); change the caller's session.
 
-The log is looked at through delta-rs, which takes a millisecond where Spark's own look takes a second, and never
+An append to a table on a local disk is an entry of our own, made under Delta's lock (`sfwriter.storage.delta_lock`).
+Everything else is Delta's own transaction in the JVM: each producer's number is compared after it has begun and read
+inside it, so that Delta itself refuses the commit where a rival with the same producer lands first.
+
+The log is looked at through delta-rs, which takes a millisecond where Spark's own look takes a second, and which never
 commits here: on a local disk two programs that commit can both believe that they won a version.
 """
 
@@ -24,9 +27,10 @@ from deltalake import Schema
 
 from sfwriter.exceptions import WriterError, WriterTableError
 from sfwriter.storage.adding import missing_columns
-from sfwriter.storage.columns import columns_to_add
 from sfwriter.storage.commit_notes import CommitNote
+from sfwriter.storage.delta_checksum import DeltaChecksums
 from sfwriter.storage.delta_commit import Committer
+from sfwriter.storage.delta_lock import DeltaLock
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitUnknown
 from sfwriter.storage.faults import is_foreign
@@ -35,10 +39,10 @@ from sfwriter.storage.place import fsync_path, local_root
 from sfwriter.storage.road import Road, road_of
 from sfwriter.storage.spark_faults import first_words_of, is_answer, is_rival, reported_by_spark, spark_error
 from sfwriter.storage.spark_write import written_by_spark
-from sfwriter.storage.staging import staged_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from deltalake import DeltaTable
 
@@ -57,6 +61,9 @@ _TRIES_TO_BEGIN = 3
 _OPTIONS_OF_WRITE = 5
 """Of `DeltaOperations.Write` behind mode, partitioning, predicate and user metadata; all are left out."""
 
+
+_WITH_HOOKS = ("delta.compatibility.symlinkFormatManifest.enabled", "delta.universalFormat.enabledFormats")
+"""Properties for which Delta does more behind each of its commits."""
 
 _SKIPPING = "delta.dataSkippingStatsColumns"
 _UNSKIPPABLE = ("boolean", "binary")
@@ -78,28 +85,51 @@ class SparkCommitter(Committer):
         """Touches nothing yet."""
         super().__init__(spec, identity, disk, memory, clock)
         self._bridge = bridge
+        self._delta_lock = DeltaLock(spec, bridge)
+        self._checksums = DeltaChecksums(spec)
+        self._makes_entries: bool | None = None
 
     def commit(self, group: CommitGroup) -> CommitReceipt:
         """One Delta transaction, ending as `sfwriter.storage.engine` says."""
-        table = self._fresh()
         self._bridge.check()
         with self._bridge.acting():
-            with reported_by_spark("commit to", self._spec):
-                table, transaction = self._begun(table)
-            road = road_of(table)
-            schemas = {place: staged_schema(staged) for place, staged in enumerate(group.staged) if staged.files}
-            new = columns_to_add(arrow_schema(table), schemas, self._spec)
-            self._compare(table, group)
-            files = self._files(table, group, partitioned=road.in_place)
-            actions = self._prepared(transaction, group, files, new, road)
-            before = table.version()
-            try:
-                note = CommitNote.of(group).to_text()
-                version = int(transaction.commit(actions, self._operation(note, replaces=group.replaces)))
-            except BaseException as error:
-                if not is_foreign(error):
-                    raise
-                version = self._looked_up(group, before, error)
+            return super().commit(group)
+
+    def _appendable(self, group: CommitGroup) -> tuple[DeltaTable, int] | None:
+        table, version = self._newest()
+        if group.replaces or _is_for_delta(table) or self._lacking(table, group):
+            return None
+        with reported_by_spark("commit to", self._spec):
+            if self._makes_entries is None:
+                self._makes_entries = self._delta_lock.is_held_by_commits() and self._disk.has_links()
+        # Where the chain of checksums is broken, a commit of Delta begins it anew.
+        return (table, version) if self._makes_entries and self._checksums.has(version) else None
+
+    def _published(self, hidden: Path, version: int, group: CommitGroup) -> bool:
+        published = super()._published(hidden, version, group)
+        if published:
+            self._checksums.follow(version, [file for staged in group.staged for file in staged.files])
+        return published
+
+    def _publish(self, hidden: Path, version: int) -> bool:
+        return self._disk.publish(hidden, version, self._delta_lock.link)
+
+    def _through_delta(self, group: CommitGroup) -> CommitReceipt:
+        with reported_by_spark("commit to", self._spec):
+            table, transaction = self._begun(self._fresh())
+        road = road_of(table)
+        new = self._lacking(table, group)
+        self._compare(table, group)
+        files = self._files(table, group, partitioned=road.in_place)
+        actions = self._prepared(transaction, group, files, new, road)
+        before = table.version()
+        try:
+            note = CommitNote.of(group).to_text()
+            version = int(transaction.commit(actions, self._operation(note, replaces=group.replaces)))
+        except BaseException as error:
+            if not is_foreign(error):
+                raise
+            version = self._looked_up(group, before, error)
         receipt = self._landed(group, version)
         if not road.in_place:
             self._checkpoints.wait()  # Spark's own, which is not to run beside its transactions
@@ -128,7 +158,7 @@ class SparkCommitter(Committer):
         root = local_root(self._spec.location)
         location = self._spec.location if root is None else str(root)
         for _ in range(_TRIES_TO_BEGIN):
-            log = self._bridge.names.log_for_table(own, location)
+            log = self._bridge.log_of(location)
             transaction, begun_at = self._begun_of(log, table.version())
             if transaction.metadata().id() != table.metadata().id:
                 # Delta keeps what it knows of a path, also when another table is there now.
@@ -252,6 +282,12 @@ class SparkCommitter(Committer):
             _, transaction = self._begun(table)
             transaction.deltaLog().checkpoint()
         self._disk.settle_checkpoint(table.version())
+
+
+def _is_for_delta(table: DeltaTable) -> bool:
+    """Whether a commit to this table is more than an entry of files and producers."""
+    properties = table.metadata().configuration
+    return not road_of(table).in_place or any(properties.get(name, "false") != "false" for name in _WITH_HOOKS)
 
 
 def _drop_unskippable(metadata: dict[str, Any], fields: Sequence[Mapping[str, Any]]) -> None:
