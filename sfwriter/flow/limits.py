@@ -55,7 +55,8 @@ class FlowLimits:
         max_conflicts: commits in a row that may end in conflict on one table before its batches are refused.
         remembered_marks: newest batches of each producer whose content is remembered. A look at a table
             gives as many at least.
-        remembered_producers: producers that are remembered; the longest idle ones are looked up again.
+        remembered_producers: producers that are remembered, each in 3 KB; the longest idle ones are looked up again.
+            An idempotency key is one, too, and hardly any comes back.
     """
 
     budget_bytes: int
@@ -72,4 +73,4 @@ class FlowLimits:
     max_worker_deaths: int = 4
     max_conflicts: int = 20
     remembered_marks: int = 256
-    remembered_producers: int = 20_000
+    remembered_producers: int = 4_000

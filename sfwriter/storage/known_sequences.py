@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MOST = 100_000
-"""About 20 MB; beyond it everything is forgotten and asked for again."""
+_MOST = 20_000
+"""About 4 MB; beyond it everything is forgotten and asked for again."""
 
 
 class KnownSequences:
@@ -40,7 +40,7 @@ class KnownSequences:
         """This version moved these producers, and no other; where the one before is not known, all are forgotten."""
         if self._version is not None and version <= self._version:
             return
-        if self._version != version - 1:
+        if self._version != version - 1 or len(self._found) > _MOST:
             self._found.clear()
         self._version = version
         self._found.update(moved)

@@ -112,6 +112,35 @@ def test_commits_of_sparks_own_writer_in_between_lose_and_double_nothing(spark, 
     assert len([row for row in found if row["run_id"] == "them"]) == len(theirs) > 0
 
 
+def test_streams_into_the_table_and_out_of_it_lose_and_double_nothing(spark, open_writer, tmp_path):
+    writer = open_writer()
+    writer.write_log_rows([ROW])
+    location = writer.get_table_info()["location"]
+    source = tmp_path / "source"
+    theirs = spark.range(6).selectExpr("concat('theirs-', id) AS step_name", "'them' AS run_id", "'gold' AS phase")
+    theirs.repartition(6).write.json(str(source))
+    into = (
+        spark.readStream.schema(theirs.schema).option("maxFilesPerTrigger", 1).json(str(source))
+        .writeStream.format("delta").option("checkpointLocation", str(tmp_path / "into")).start(location)
+    )  # fmt: skip
+    out = (
+        spark.readStream.format("delta").load(location).select("step_name")
+        .writeStream.format("parquet").option("checkpointLocation", str(tmp_path / "out"))
+        .option("path", str(tmp_path / "seen")).start()
+    )  # fmt: skip
+    try:
+        for number in range(10):
+            writer.write_log_rows([{**ROW, "step_name": f"mine-{number}"}])
+        into.processAllAvailable()
+        out.processAllAvailable()
+    finally:
+        into.stop()
+        out.stop()
+    wanted = sorted(["s", *(f"mine-{number}" for number in range(10)), *(f"theirs-{number}" for number in range(6))])
+    assert sorted(writer._log_table.scan(["step_name"]).read_all().column(0).to_pylist()) == wanted
+    assert sorted(row.step_name for row in spark.read.parquet(str(tmp_path / "seen")).collect()) == wanted
+
+
 # ---------------------------------------------------------------- names of the catalog
 
 
