@@ -372,17 +372,17 @@ class LogDisk:
             with suppress(OSError):  # VACUUM sweeps it up
                 hidden.unlink()
 
-    def publish(self, hidden: Path, version: int, link: Callable[[Path, Path], None] = os.link) -> bool:
+    def publish(self, hidden: Path, version: int, link: Callable[[Path, Path], None] | None = None) -> bool:
         """Give a prepared entry its name, where there is no entry of this version; durable after `settle`.
 
-        `link` does it, as `os.link` does.
+        `link` does it as `os.link` does, which does it otherwise.
 
         Raises:
             WriterTableError: the file system has no hard links.
             OSError: it may have its name all the same, where the answer of a network's disk was lost.
         """
         try:
-            link(hidden, cast("Path", self._local) / entry_path(version))
+            (link or os.link)(hidden, cast("Path", self._local) / entry_path(version))
         except FileExistsError:
             # A network's disk that repeats a call, whose answer was lost, finds our own entry.
             if hidden.stat().st_nlink == 1:
