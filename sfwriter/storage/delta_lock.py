@@ -11,17 +11,23 @@ Never does: hold the lock for longer than a link takes.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from sfwriter.storage.place import local_root
-from sfwriter.storage.spark_faults import is_answer
+from sfwriter.storage.spark_faults import first_words_of, is_answer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sfwriter.storage.engine import TableSpec
     from sfwriter.storage.spark_bridge import SparkBridge
+
+_log = logging.getLogger(__name__)
+
+_CREATE_LINK = "(Ljava/nio/file/Path;Ljava/nio/file/Path;)Ljava/nio/file/Path;"
+"""The type of `Files.createLink(link, existing)`."""
 
 _LOCKING = "spark.databricks.delta.commitLock.enabled"
 
@@ -36,32 +42,43 @@ class DeltaLock:
         """Ask nothing yet."""
         self._root = local_root(spec.location)
         self._bridge = bridge
+        self._linking: _Linking | None = None
 
-    def is_held_by_commits(self) -> bool:
-        """Whether Delta's own commits to the table, which is there, hold it.
+    def is_usable(self) -> bool:
+        """Whether Delta's own commits to the table, which is there, hold it, and links can be made inside it.
 
-        False in object stores, and where this Delta, or the session, does without.
+        False in object stores, where this Delta, or the session, does without the lock, and where the JVM lets nobody
+        call what it takes.
         """
-        locking = str(self._bridge.session.conf.get(_LOCKING, "true")).lower()
-        if self._root is None or locking != "true":
+        if self._root is None:
             return False
-        log = self._log()
-        return _UNDER_LOCK in dir(log) and bool(
-            log.store().isPartialWriteVisible(log.logPath(), log.newDeltaHadoopConf())
-        )
+        try:
+            if str(self._bridge.session.conf.get(_LOCKING, "true")).lower() != "true":
+                return False
+            log = self._log()
+            if _UNDER_LOCK not in dir(log) or not log.store().isPartialWriteVisible(
+                log.logPath(), log.newDeltaHadoopConf()
+            ):
+                return False
+            self._linking = _Linking(self._bridge.jvm.java)
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            _log.info("Every commit to %s is Delta's own: %s", self._root, first_words_of(error))
+            return False
+        return True
 
     def link(self, hidden: Path, entry: Path) -> None:
-        """Give a prepared entry its name.
+        """Give a prepared entry its name. Only where the lock is usable.
 
         Raises:
             FileExistsError: there is an entry of that name.
             Exception: of py4j. Where the JVM gave no answer, the entry may have its name all the same.
         """
-        names, file = self._bridge.names, self._bridge.names.file
-        bound = names.create_link.bindTo(file(str(entry)).toPath()).bindTo(file(str(hidden)).toPath())
-        task = names.as_instance(names.function, bound)
+        if self._linking is None:
+            raise RuntimeError("is_usable has not been asked")
         try:
-            getattr(self._log(), _UNDER_LOCK)(task)
+            getattr(self._log(), _UNDER_LOCK)(self._linking.task(hidden, entry))
         except Exception as error:
             if is_answer(error) and entry.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(entry)) from error
@@ -69,3 +86,23 @@ class DeltaLock:
 
     def _log(self) -> Any:
         return self._bridge.log_of(str(self._root))
+
+
+class _Linking:
+    """`() => Files.createLink(entry, hidden)`, of method handles: no Java of our own has to be compiled for it."""
+
+    def __init__(self, java: Any) -> None:
+        invoke, named = java.lang.invoke, java.lang.Class.forName
+        kind = invoke.MethodType.fromMethodDescriptorString(_CREATE_LINK, None)
+        self._file = java.io.File
+        self._create = invoke.MethodHandles.publicLookup().findStatic(named("java.nio.file.Files"), "createLink", kind)
+        self._as_instance = invoke.MethodHandleProxies.asInterfaceInstance
+        self._function = named("scala.Function0")
+
+    def task(self, hidden: Path, entry: Path) -> Any:
+        """The function that makes this link."""
+        bound = self._create.bindTo(self._path(entry)).bindTo(self._path(hidden))
+        return self._as_instance(self._function, bound)
+
+    def _path(self, path: Path) -> Any:
+        return self._file(str(path)).toPath()

@@ -47,10 +47,6 @@ _OWN_CONF: Mapping[str, str] = {
 }
 
 
-_CREATE_LINK = "(Ljava/nio/file/Path;Ljava/nio/file/Path;)Ljava/nio/file/Path;"
-"""The type of `Files.createLink(link, existing)`."""
-
-
 class JvmNames:
     """What a commit uses of the JVM, looked up once: each part of a dotted name is a question to the JVM."""
 
@@ -68,16 +64,6 @@ class JvmNames:
         self.to_seq = spark.api.python.PythonUtils.toSeq
         self.some = jvm.scala.Option.apply
         self.none = jvm.scala.Option.empty()
-        # `() => Files.createLink(entry, hidden)`, for `sfwriter.storage.delta_lock`.
-        java = jvm.java
-        invoke, named = java.lang.invoke, java.lang.Class.forName
-        kind = invoke.MethodType.fromMethodDescriptorString(_CREATE_LINK, None)
-        self.file = java.io.File
-        self.create_link = invoke.MethodHandles.publicLookup().findStatic(
-            named("java.nio.file.Files"), "createLink", kind
-        )
-        self.function = named("scala.Function0")
-        self.as_instance = invoke.MethodHandleProxies.asInterfaceInstance
 
 
 class SparkBridge:

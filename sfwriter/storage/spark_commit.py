@@ -101,7 +101,7 @@ class SparkCommitter(Committer):
             return None
         with reported_by_spark("commit to", self._spec):
             if self._makes_entries is None:
-                self._makes_entries = self._delta_lock.is_held_by_commits() and self._disk.has_links()
+                self._makes_entries = self._delta_lock.is_usable() and self._disk.has_links()
         # Where the chain of checksums is broken, a commit of Delta begins it anew.
         return (table, version) if self._makes_entries and self._checksums.has(version) else None
 

@@ -129,10 +129,14 @@ def test_what_is_more_than_an_append_is_deltas_own_transaction(spark, open_write
     assert writer.get_table_info()["row_count"] == 4
 
 
-@pytest.mark.parametrize("why", ["the session commits without the lock", "no hard links", "another Delta"])
+@pytest.mark.parametrize(
+    "why", ["the session commits without the lock", "no hard links", "another Delta", "a JVM that forbids it"]
+)
 def test_without_the_lock_every_commit_is_deltas_own(why, spark, open_writer, monkeypatch):
     if why == "no hard links":
         monkeypatch.setattr(LogDisk, "has_links", lambda disk: False)
+    elif why == "a JVM that forbids it":
+        monkeypatch.setattr("sfwriter.storage.delta_lock._CREATE_LINK", "none")
     elif why == "another Delta":
         monkeypatch.setattr("sfwriter.storage.delta_lock._UNDER_LOCK", "notThere")
     else:
@@ -151,7 +155,7 @@ def test_without_the_lock_every_commit_is_deltas_own(why, spark, open_writer, mo
 
 def test_what_delta_knows_begins_at_the_newest_checkpoint(spark, open_writer, monkeypatch):
     monkeypatch.setattr(checkpoints, "VERSIONS_PER_CHECKPOINT", 20)
-    monkeypatch.setattr(DeltaLock, "is_held_by_commits", lambda lock: False)
+    monkeypatch.setattr(DeltaLock, "is_usable", lambda lock: False)
     writer = open_writer()
     for _ in range(60):
         version = writer.write_log_rows([ROW])["version"]
