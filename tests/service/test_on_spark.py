@@ -112,7 +112,9 @@ def test_rows_are_committed_by_one_jvm_and_staged_without_one(working: Load) -> 
 
     assert jvms() == [host(working)["jvm_pid"]]
     newest = DeltaTable(working.table).history(1)[0]
-    assert "Spark" in newest["engineInfo"]
+    assert newest["engineInfo"] == "sfwriter"
+    # As beside every entry that a JVM makes or names.
+    assert (working.table / "_delta_log" / f"{newest['version'] - 1:020}.crc").exists()
     java = {process.ppid() for process in map(psutil.Process, jvms())}
     assert java == {host(working)["pid"]}
     with connect("jvm") as client:
