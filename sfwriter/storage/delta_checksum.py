@@ -14,19 +14,21 @@ The names are those of https://github.com/delta-io/delta/blob/master/PROTOCOL.md
 
 from __future__ import annotations
 
-import uuid
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from sfwriter.storage.place import LOG_FOLDER, local_root
+from sfwriter.storage.log_tail import checksum_path
+from sfwriter.storage.place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sfwriter.storage.engine import StagedFile, TableSpec
 
+_NEEDED = {"tableSizeBytes", "numFiles", "metadata", "protocol"}
 _KEPT = ("numMetadata", "numProtocol", "metadata", "protocol", "domainMetadata")
 """What an append leaves as it is. Everything else beside the two counts may be left out."""
 
@@ -36,7 +38,7 @@ class DeltaChecksums:
 
     def __init__(self, spec: TableSpec) -> None:
         """Read nothing yet."""
-        self._root = local_root(spec.location)
+        self._place = place_of(replace(spec, fsync=False))
         self._last: tuple[int, dict[str, Any]] | None = None
 
     def has(self, version: int) -> bool:
@@ -46,7 +48,7 @@ class DeltaChecksums:
     def follow(self, version: int, files: Iterable[StagedFile]) -> None:
         """Write that of a version which has only added these files; nothing where the one before has none."""
         before = self._of(version - 1)
-        if before is None or self._root is None:
+        if before is None:
             return
         sizes = [file.size_bytes for file in files]
         found = {
@@ -54,31 +56,24 @@ class DeltaChecksums:
             "numFiles": before["numFiles"] + len(sizes),
             **{name: before[name] for name in _KEPT if name in before},
         }
-        log = self._root / LOG_FOLDER
-        hidden = log / f".{uuid.uuid4()}.crc.tmp"
-        try:
-            hidden.write_bytes(orjson.dumps(found))
-            hidden.replace(log / _name(version))
-        except OSError:
-            with suppress(OSError):  # VACUUM sweeps it up
-                hidden.unlink()
-        else:
+        with suppress(OSError):  # the next commit is Delta's then, and writes one
+            new = self._place.create(checksum_path(version))
+            try:
+                new.sink.write(orjson.dumps(found))
+                new.keep()
+            except OSError:
+                new.drop()
+                raise
             self._last = (version, found)
 
     def _of(self, version: int) -> dict[str, Any] | None:
-        if self._root is None:
-            return None
         if self._last is None or self._last[0] != version:
             try:
-                found = orjson.loads((self._root / LOG_FOLDER / _name(version)).read_bytes())
-                usable = {"tableSizeBytes", "numFiles", "metadata", "protocol"} <= found.keys()
+                with self._place.open(checksum_path(version)) as file:
+                    found = orjson.loads(file.read())
+                if not found.keys() >= _NEEDED:
+                    return None
             except (OSError, ValueError, AttributeError):
-                return None
-            if not usable:
                 return None
             self._last = (version, found)
         return self._last[1]
-
-
-def _name(version: int) -> str:
-    return f"{version:020}.crc"

@@ -35,57 +35,55 @@ _UNDER_LOCK = "withSnapshotLockInterruptibly"
 """The method of Delta's `DeltaLog` that runs a function under the lock."""
 
 
+def usable_lock(spec: TableSpec, bridge: SparkBridge) -> DeltaLock | None:
+    """The lock of a table that is there, where Delta's own commits to it hold it and links can be made inside it.
+
+    None in object stores, where this Delta, or the session, does without the lock, and where the JVM lets nobody call
+    what it takes.
+    """
+    root = local_root(spec.location)
+    if root is None:
+        return None
+    try:
+        if str(bridge.session.conf.get(_LOCKING, "true")).lower() != "true":
+            return None
+        log = bridge.log_of(str(root))
+        if _UNDER_LOCK not in dir(log):
+            return None
+        if not log.store().isPartialWriteVisible(log.logPath(), log.newDeltaHadoopConf()):
+            return None
+        return DeltaLock(str(root), bridge, _Linking(bridge.jvm.java))
+    except Exception as error:
+        if not is_answer(error):
+            raise
+        _log.info("Every commit to %s is Delta's own: %s", spec.name, first_words_of(error))
+        return None
+
+
 class DeltaLock:
-    """The lock of one table's commits in the JVM of a session. For one thread at a time."""
+    """The lock of one table's commits in the JVM of a session."""
 
-    def __init__(self, spec: TableSpec, bridge: SparkBridge) -> None:
-        """Ask nothing yet."""
-        self._root = local_root(spec.location)
+    def __init__(self, location: str, bridge: SparkBridge, linking: _Linking) -> None:
+        """See `usable_lock`."""
+        self._location = location
         self._bridge = bridge
-        self._linking: _Linking | None = None
-
-    def is_usable(self) -> bool:
-        """Whether Delta's own commits to the table, which is there, hold it, and links can be made inside it.
-
-        False in object stores, where this Delta, or the session, does without the lock, and where the JVM lets nobody
-        call what it takes.
-        """
-        if self._root is None:
-            return False
-        try:
-            if str(self._bridge.session.conf.get(_LOCKING, "true")).lower() != "true":
-                return False
-            log = self._log()
-            if _UNDER_LOCK not in dir(log) or not log.store().isPartialWriteVisible(
-                log.logPath(), log.newDeltaHadoopConf()
-            ):
-                return False
-            self._linking = _Linking(self._bridge.jvm.java)
-        except Exception as error:
-            if not is_answer(error):
-                raise
-            _log.info("Every commit to %s is Delta's own: %s", self._root, first_words_of(error))
-            return False
-        return True
+        self._linking = linking
 
     def link(self, hidden: Path, entry: Path) -> None:
-        """Give a prepared entry its name. Only where the lock is usable.
+        """Give a prepared entry its name.
 
         Raises:
             FileExistsError: there is an entry of that name.
             Exception: of py4j. Where the JVM gave no answer, the entry may have its name all the same.
         """
-        if self._linking is None:
-            raise RuntimeError("is_usable has not been asked")
+        # Delta may have made itself another object for the table since, which its commits lock now.
+        log = self._bridge.log_of(self._location)
         try:
-            getattr(self._log(), _UNDER_LOCK)(self._linking.task(hidden, entry))
+            getattr(log, _UNDER_LOCK)(self._linking.task(hidden, entry))
         except Exception as error:
             if is_answer(error) and entry.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(entry)) from error
             raise
-
-    def _log(self) -> Any:
-        return self._bridge.log_of(str(self._root))
 
 
 class _Linking:

@@ -347,7 +347,7 @@ class LogDisk:
     def has_links(self) -> bool:
         """Whether the file system has hard links, without which `publish` cannot work. Raises OSError."""
         with self.prepared(b"") as hidden:
-            second = hidden.with_name(f".{uuid.uuid4()}.json.tmp")
+            second = hidden.with_name(f"{hidden.name}.tmp")
             try:
                 os.link(hidden, second)
             except OSError as error:

@@ -2,8 +2,9 @@
 
 Receives: batches to stage, groups to commit, questions about one table.
 Produces: data files, log entries, receipts, Arrow.
-Guarantees: what the embedded engine guarantees, with commits, rewritings and rows of the JVM's own Delta; so
-    tables that only Spark can write are written, too. Looks at the log need no JVM: they outlive the session.
+Guarantees: what the embedded engine guarantees, with commits of the JVM's own Delta or under its lock, and with its
+    rewritings and rows; so tables that only Spark can write are written, too. Looks at the log need no JVM: they
+    outlive the session.
 Never does: change or stop the caller's session.
 """
 

@@ -60,6 +60,11 @@ def checkpoint_name(version: int) -> str:
     return f"{version:0{_DIGITS}}.checkpoint.parquet"
 
 
+def checksum_path(version: int) -> str:
+    """The path of Delta's checksum of a version under the table's location."""
+    return f"{LOG_FOLDER}/{version:0{_DIGITS}}.crc"
+
+
 def last_checkpoint(place: Place) -> int | None:
     """The version of the newest checkpoint, as the log says; None where it does not."""
     try:

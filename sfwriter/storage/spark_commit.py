@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -30,7 +31,7 @@ from sfwriter.storage.adding import missing_columns
 from sfwriter.storage.commit_notes import CommitNote
 from sfwriter.storage.delta_checksum import DeltaChecksums
 from sfwriter.storage.delta_commit import Committer
-from sfwriter.storage.delta_lock import DeltaLock
+from sfwriter.storage.delta_lock import DeltaLock, usable_lock
 from sfwriter.storage.delta_read import arrow_schema
 from sfwriter.storage.engine import CommitConflict, CommitUnknown
 from sfwriter.storage.faults import is_foreign
@@ -85,9 +86,7 @@ class SparkCommitter(Committer):
         """Touches nothing yet."""
         super().__init__(spec, identity, disk, memory, clock)
         self._bridge = bridge
-        self._delta_lock = DeltaLock(spec, bridge)
         self._checksums = DeltaChecksums(spec)
-        self._makes_entries: bool | None = None
 
     def commit(self, group: CommitGroup) -> CommitReceipt:
         """One Delta transaction, ending as `sfwriter.storage.engine` says."""
@@ -99,11 +98,15 @@ class SparkCommitter(Committer):
         table, version = self._newest()
         if group.replaces or _is_for_delta(table) or self._lacking(table, group):
             return None
-        with reported_by_spark("commit to", self._spec):
-            if self._makes_entries is None:
-                self._makes_entries = self._delta_lock.is_usable() and self._disk.has_links()
         # Where the chain of checksums is broken, a commit of Delta begins it anew.
-        return (table, version) if self._makes_entries and self._checksums.has(version) else None
+        return None if self._delta_lock is None or not self._checksums.has(version) else (table, version)
+
+    @cached_property
+    def _delta_lock(self) -> DeltaLock | None:
+        """Under which entries of our own are made; None where every commit is Delta's."""
+        with reported_by_spark("commit to", self._spec):
+            lock = usable_lock(self._spec, self._bridge)
+            return lock if lock is not None and self._disk.has_links() else None
 
     def _published(self, hidden: Path, version: int, group: CommitGroup) -> bool:
         published = super()._published(hidden, version, group)
@@ -112,6 +115,8 @@ class SparkCommitter(Committer):
         return published
 
     def _publish(self, hidden: Path, version: int) -> bool:
+        if self._delta_lock is None:
+            raise RuntimeError("without Delta's lock no entry may be made beside Spark")
         return self._disk.publish(hidden, version, self._delta_lock.link)
 
     def _through_delta(self, group: CommitGroup) -> CommitReceipt:

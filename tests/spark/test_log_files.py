@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sfwriter.storage import checkpoints
-from sfwriter.storage.delta_lock import DeltaLock
+from sfwriter.storage import checkpoints, spark_commit
 from sfwriter.storage.delta_log import LogDisk
 
 ROW = {"run_id": "r", "phase": "gold", "step_name": "s"}
@@ -155,7 +154,7 @@ def test_without_the_lock_every_commit_is_deltas_own(why, spark, open_writer, mo
 
 def test_what_delta_knows_begins_at_the_newest_checkpoint(spark, open_writer, monkeypatch):
     monkeypatch.setattr(checkpoints, "VERSIONS_PER_CHECKPOINT", 20)
-    monkeypatch.setattr(DeltaLock, "is_usable", lambda lock: False)
+    monkeypatch.setattr(spark_commit, "usable_lock", lambda spec, bridge: None)
     writer = open_writer()
     for _ in range(60):
         version = writer.write_log_rows([ROW])["version"]
