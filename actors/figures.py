@@ -27,7 +27,7 @@ arrival to its answer; from the call to the client's having the answer (which it
 
 
 KEPT_PRODUCERS = 10_000
-"""Whose quarantined rows are counted by themselves: the machine remembers as many idle ones."""
+"""Whose quarantined rows are counted by themselves; whoever came first is forgotten first."""
 
 
 class Figures:

@@ -35,7 +35,7 @@ CASES = {
         crowd.MEMORY,
         versions.CASE,
         memory.CASE,
-        dicts.CASE,
+        *dicts.CASES,
         judging.RULES,
         judging.ANOMALIES,
         care.CASE,
