@@ -172,6 +172,27 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog="Examples:  python -m benchmarks plot figures.json ratios.svg  ·  "
+    "python -m benchmarks plot steady.json steady.png"
+)
+def plot(
+    figures: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What run or steady wrote with --json.")],
+    into: Annotated[Path, typer.Argument(help="The picture: .svg, .png or .pdf.")],
+) -> None:
+    """Draw every ratio beside its target, or memory, latency and files of a steady load over time."""
+    from benchmarks.plots import draw
+
+    try:
+        found = json.loads(figures.read_text())
+    except ValueError as error:
+        raise typer.BadParameter(f"{figures} is no JSON: {error}", param_hint="FIGURES") from None
+    try:
+        draw(found, into)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{into}: {error}", param_hint="INTO") from None
+
+
 def show(report: Report, console: Console) -> None:
     """Print what came of a case."""
     console.print(f"\n[bold]{report.case}[/bold]  {report.title}")

@@ -103,10 +103,11 @@ class CommitNotes:
                     self._add(int(entry["version"]), note)
         self.version = max(known, version)
 
-    def add_own(self, note: CommitNote, version: int) -> None:
-        """Take in a commit that was just made, where nothing before it is unknown."""
+    def add_next(self, note: CommitNote | None, version: int) -> None:
+        """Take in the commit that made this version, where nothing before it is unknown. None: it has no note."""
         if self.version == version - 1:
-            self._add(version, note)
+            if note is not None:
+                self._add(version, note)
             self.version = version
 
     def marks(self, producer: str) -> dict[int, tuple[Mark, int]]:

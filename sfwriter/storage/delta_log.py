@@ -24,7 +24,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.faults import is_foreign, reported, reported_by_delta
-from sfwriter.storage.log_entry import producers_moved
+from sfwriter.storage.log_entry import moves_of
 from sfwriter.storage.log_tail import LAST_CHECKPOINT, entry_name, entry_path, missing_behind, tail_of
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from sfwriter.clock import Clock
     from sfwriter.storage.engine import TableSpec
+    from sfwriter.storage.log_entry import Moves
 
 COMMITS_PER_HANDLE = 20
 """A handle costs 0.35 ms more at each look for every commit since it was opened; a checkpoint and a
@@ -209,14 +210,14 @@ class DeltaHandle:
         self._looked_at_s = 0.0
         self._seen: tuple[int, tuple[int, int, int]] | None = None
 
-    def newest(self, passed: Callable[[int, dict[str, int]], None]) -> tuple[DeltaTable, int] | None:
+    def newest(self, passed: Callable[[int, Moves], None]) -> tuple[DeltaTable, int] | None:
         """The newest version, and a handle that may be behind it by commits of files and producers' numbers.
 
-        `passed` is told each of those that somebody else made: its version, and the producers that it moved.
+        `passed` is told each of those that this handle was not told of by `appended`: its version, and its moves.
         Raises as `fresh`.
         """
         table = self._table
-        if table is not None and self._is_same_table():
+        if table is not None and self._is_same_table() and not self._has_entry(self._version + _MOST_PASSED):
             for _ in range(_MOST_PASSED):
                 if self._is_newest():
                     return table, self._version
@@ -225,7 +226,7 @@ class DeltaHandle:
         table = self.fresh()
         return None if table is None else (table, self._version)
 
-    def _has_passed(self, passed: Callable[[int, dict[str, int]], None]) -> bool:
+    def _has_passed(self, passed: Callable[[int, Moves], None]) -> bool:
         """Whether the next entry is there and changes nothing that the handle is asked for."""
         if self._root is None or not self._is_trusted():
             return False
@@ -233,13 +234,13 @@ class DeltaHandle:
         try:
             if entry.stat().st_size > _MOST_PASSED_BYTES:
                 return False
-            moved = producers_moved(entry.read_bytes())
+            moves = moves_of(entry.read_bytes())
         except (OSError, ValueError, LookupError, TypeError):
             self.forget()  # damaged: opening tells how
             return False
-        if moved is None:
+        if moves is None:
             return False
-        passed(self._version + 1, moved)
+        passed(self._version + 1, moves)
         self._remember(self._version + 1)
         return True
 
@@ -254,7 +255,7 @@ class DeltaHandle:
             return self._reopened()
         if table.version() == self._version and self._is_newest():
             return table
-        if self._version - table.version() > COMMITS_PER_HANDLE:
+        if self._version - table.version() > COMMITS_PER_HANDLE or self._has_entry(self._version + COMMITS_PER_HANDLE):
             return self._reopened()
         try:
             table.update_incremental()
@@ -302,6 +303,10 @@ class DeltaHandle:
             return False
         known, following = self._root / entry_path(self._version), self._root / entry_path(self._version + 1)
         return known.exists() and not following.exists()
+
+    def _has_entry(self, version: int) -> bool:
+        """Local only: whether the table has come to this version."""
+        return self._root is not None and (self._root / entry_path(version)).exists()
 
     def _is_trusted(self) -> bool:
         return self._clock.monotonic() - self._looked_at_s <= _TRUSTED_S

@@ -22,12 +22,12 @@ from sfwriter.storage.columns import adopted_schema, columns_to_add
 from sfwriter.storage.creation import create_table
 from sfwriter.storage.delta_commit import Committer, partition_clash
 from sfwriter.storage.delta_features import check_writable_table
-from sfwriter.storage.delta_log import DeltaHandle, LogDisk, TableIdentity, open_table
+from sfwriter.storage.delta_log import LogDisk, TableIdentity, open_table
 from sfwriter.storage.delta_maintain import DeltaMaintainer
 from sfwriter.storage.delta_read import arrow_schema, files_since, scan_table, stats_of
-from sfwriter.storage.engine import AddColumns, Checkpoint, TableStats, Watermark
-from sfwriter.storage.faults import reported_by_delta
+from sfwriter.storage.engine import AddColumns, Checkpoint, TableStats
 from sfwriter.storage.log_memory import LogMemory
+from sfwriter.storage.producer_look import ProducerLook
 from sfwriter.storage.staging import discard_files, stage_batches
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from sfwriter.clock import Clock
-    from sfwriter.storage.engine import BatchToStage, CommitGroup, CommitReceipt, StagedBatch, TableSpec
+    from sfwriter.storage.engine import BatchToStage, CommitGroup, CommitReceipt, StagedBatch, TableSpec, Watermark
 
 _DEFAULT_CLOCK = SystemClock()
 
@@ -67,8 +67,7 @@ class DeltaRsTable:
         self._disk = LogDisk(spec)
         self._memory = LogMemory()
         self._committer = self._make_committer()
-        # A handle of its own: a look-up must not wait behind a commit that hangs.
-        self._looker = DeltaHandle(spec, self._identity, clock)
+        self._look = ProducerLook(spec, self._identity, self._disk, self._memory, clock)
         self._maintainer = self._make_maintainer()
         self._commit_lock = threading.Lock()
         self._look_lock = threading.Lock()
@@ -112,15 +111,7 @@ class DeltaRsTable:
     def last_sequence(self, producers: Sequence[str]) -> dict[str, Watermark]:
         """One fresh look at the log for all of them."""
         with self._look_lock:
-            table = self._looker.fresh()
-            if table is None:
-                return {producer: Watermark(None, -1) for producer in producers}
-            with reported_by_delta("read the log of", self._spec):
-                version = table.version()
-                self._disk.settle(version)
-                found = {producer: table.transaction_version(producer) for producer in producers}
-                marks = self._memory.looked(table, found)
-            return {producer: Watermark(found[producer], version, marks[producer]) for producer in producers}
+            return self._look.watermarks(producers)
 
     # ------------------------------------------------------------ reader
 

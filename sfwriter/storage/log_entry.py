@@ -10,6 +10,7 @@ The names are those of https://github.com/delta-io/delta/blob/master/PROTOCOL.md
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ import orjson
 from sfwriter.storage.commit_notes import FIELD, CommitNote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sfwriter.storage.engine import Advance, CommitGroup, StagedFile
 
@@ -46,8 +47,21 @@ def append_entry(
     return b"".join(orjson.dumps(action, option=orjson.OPT_APPEND_NEWLINE) for action in actions)
 
 
-def producers_moved(entry: bytes) -> dict[str, int] | None:
-    """The producers that an entry moves; None where it may change more of the table than files and producers.
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What an entry of files and producers says of producers.
+
+    Attributes:
+        sequences: producer to the number that it has moved on to.
+        note: what is remembered of their batches; None where the entry is not ours.
+    """
+
+    sequences: Mapping[str, int]
+    note: CommitNote | None
+
+
+def moves_of(entry: bytes) -> Moves | None:
+    """How an entry moves producers; None where it may change more of the table than files and producers.
 
     Raises:
         ValueError: it is none, or a part of one.
@@ -57,7 +71,11 @@ def producers_moved(entry: bytes) -> dict[str, int] | None:
         raise ValueError("no entry of a Delta log")
     if any(action.keys() - _OF_FILES_AND_PRODUCERS for action in actions):
         return None
-    return {str(action["txn"]["appId"]): int(action["txn"]["version"]) for action in actions if "txn" in action}
+    told = next((action["commitInfo"] for action in actions if isinstance(action.get("commitInfo"), dict)), None)
+    return Moves(
+        {str(action["txn"]["appId"]): int(action["txn"]["version"]) for action in actions if "txn" in action},
+        None if told is None else CommitNote.from_entry(told),
+    )
 
 
 def _commit_info(group: CommitGroup, partition_columns: Sequence[str], now_ms: int) -> dict[str, Any]:

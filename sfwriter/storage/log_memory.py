@@ -9,17 +9,16 @@ Never does: read a log by itself.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfwriter.storage.commit_notes import CommitNote, CommitNotes
 from sfwriter.storage.known_sequences import KnownSequences
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from deltalake import DeltaTable
+    from collections.abc import Callable, Iterable, Mapping
 
     from sfwriter.storage.engine import CommitGroup, Mark
+    from sfwriter.storage.log_entry import Moves
 
 
 class LogMemory:
@@ -38,7 +37,7 @@ class LogMemory:
     def landed(self, group: CommitGroup, version: int) -> None:
         """Our own commit made this version."""
         with self._lock:
-            self._notes.add_own(CommitNote.of(group), version)
+            self._notes.add_next(CommitNote.of(group), version)
             self._sequences.advance(version, {advance.producer_id: advance.upto for advance in group.advances})
 
     def found(self, version: int, sequences: Mapping[str, int | None]) -> None:
@@ -46,18 +45,31 @@ class LogMemory:
         with self._lock:
             self._sequences.learn(version, sequences)
 
-    def passed(self, version: int, moved: Mapping[str, int]) -> None:
-        """Somebody's commit made this version, and moved these producers."""
+    def passed(self, version: int, moves: Moves) -> None:
+        """A commit of files and producers made this version."""
         with self._lock:
-            self._sequences.advance(version, moved)
+            self._notes.add_next(moves.note, version)
+            self._sequences.advance(version, moves.sequences)
 
-    def looked(self, table: DeltaTable, sequences: dict[str, int | None]) -> dict[str, dict[int, tuple[Mark, int]]]:
-        """Take in what a fresh handle says; the marks of those producers."""
-        version = table.version()
+    def missing_marks(self, version: int) -> int:
+        """Entries of the history that `looked` will ask for."""
+        with self._lock:
+            return self._notes.missing(version)
+
+    def looked(
+        self, version: int, sequences: Mapping[str, int | None], history: Callable[[int], Iterable[Mapping[str, Any]]]
+    ) -> dict[str, dict[int, tuple[Mark, int]]]:
+        """Take in what a look at a version says; the marks of those producers.
+
+        Args:
+            version: the one that was looked at.
+            sequences: where producers stand at it.
+            history: gives that many of its newest entries; called where some are not known.
+        """
         with self._lock:
             missing = self._notes.missing(version)
             if missing:
-                self._notes.learn(table.history(missing), version)
+                self._notes.learn(history(missing), version)
             self._sequences.learn(version, sequences)
             return {producer: self._notes.marks(producer) for producer in sequences}
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import orjson
 
 from sfwriter.storage.delta_log import open_table
-from sfwriter.storage.log_entry import producers_moved
+from sfwriter.storage.log_entry import moves_of
 from sfwriter.storage.log_tail import entry_path
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def land(short: ShortLog, read: int, identity: TableIdentity, disk: LogDisk) -> 
 
 def _check_rival(root: Path, version: int, ours: _Files) -> None:
     content = (root / entry_path(version)).read_bytes()
-    if producers_moved(content) is None:
+    if moves_of(content) is None:
         raise RivalInTheWay(f"Version {version} changed the table itself.")
     if ours.removed & _files_of(content).removed:
         raise RivalInTheWay(f"Version {version} removed files that were being rewritten.")
