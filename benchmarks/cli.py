@@ -177,8 +177,11 @@ def run(
     "python -m benchmarks plot steady.json steady.png"
 )
 def plot(
-    figures: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What run or steady wrote with --json.")],
-    into: Annotated[Path, typer.Argument(help="The picture: .svg, .png or .pdf.")],
+    figures: Annotated[
+        Path,
+        typer.Argument(metavar="FIGURES", exists=True, dir_okay=False, help="What run or steady wrote with --json."),
+    ],
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Where it goes: .svg, .png or .pdf.")],
 ) -> None:
     """Draw every ratio beside its target, or memory, latency and files of a steady load over time."""
     from benchmarks.plots import draw
@@ -188,9 +191,9 @@ def plot(
     except ValueError as error:
         raise typer.BadParameter(f"{figures} is no JSON: {error}", param_hint="FIGURES") from None
     try:
-        draw(found, into)
+        draw(found, picture)
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{into}: {error}", param_hint="INTO") from None
+        raise typer.BadParameter(f"{picture}: {error}", param_hint="PICTURE") from None
 
 
 def show(report: Report, console: Console) -> None:

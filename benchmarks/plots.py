@@ -38,9 +38,7 @@ def draw(found: Mapping[str, Any], into: Path) -> None:
     elif "points" in found:
         figure = _over_time(found["points"])
     else:
-        raise ValueError(
-            "there are neither `cases` nor `points` in it: give what `run --json` or `steady --json` wrote"
-        )
+        raise ValueError("there are neither cases nor points to draw: give what `run` or `steady` wrote with --json")
     figure.savefig(into, bbox_inches="tight", metadata={"Date": None} if into.suffix == ".svg" else None)
 
 
