@@ -67,7 +67,8 @@ def _ratios(cases: Sequence[Mapping[str, Any]]) -> Any:
     axes.set_ylim(0.3, len(rows) + 0.7)
     for place, value, (_, judged) in zip(places, times, rows, strict=True):
         sign = "≥" if judged["at_least"] else "≤"
-        told = f" {judged['value']:.3g} {judged['unit']} (asked {sign} {judged['target']:g})"
+        found = f"{judged['value']:,.0f}" if judged["value"] >= 1000 else f"{judged['value']:.3g}"
+        told = f" {found} {judged['unit']} (asked {sign} {judged['target']:,g})"
         axes.text(max(value, 1), place, told, va="center", fontsize=8, color="black" if judged["met"] else MISSED)
     axes.set_xlabel("times better than what is asked")
     axes.xaxis.set_major_formatter("{x:g}")
