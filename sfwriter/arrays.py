@@ -1,8 +1,8 @@
-"""Arrow arrays and scalars from Python values, without pandas.
+"""Arrow arrays and scalars from Python values, and the way back, without pandas.
 
-Receives: plain Python values (None: null) of one type.
-Produces: pyarrow arrays and scalars.
-Guarantees: the same values as `pa.array` gives, or its exceptions.
+Receives: plain Python values (None: null) of one type; columns.
+Produces: pyarrow arrays and scalars; values.
+Guarantees: the same values as `pa.array` gives, or its exceptions; the same as `to_pylist` gives.
 Never does: import pandas for a few values (see `micros_of_spans`).
 
 `pa.array`, `pa.scalar` and kernels that are given a Python value import pandas wherever it is installed,
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ _TYPES = {
     pa.bool_(): arro3.DataType.bool(),
 }
 _STRICT = frozenset({pa.string(), pa.bool_()})
+_MOMENTS = frozenset({pa.timestamp("us"), pa.timestamp("us", "UTC")})
 _MAX_TEXT = 1 << 28
 """Characters, each of at most four bytes: offsets of 32 bits reach as far as 2 GiB."""
 
@@ -105,6 +107,15 @@ def micros_of_spans(spans: Sequence[Any]) -> Any:
 @lru_cache(maxsize=1)
 def _has_pandas() -> bool:
     return find_spec("pandas") is not None
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """As `column.to_pylist()`, which imports pandas for moments; those with a zone have UTC."""
+    if column.type not in _MOMENTS:
+        return list(column.to_pylist())
+    epoch = datetime(1970, 1, 1, tzinfo=None if column.type.tz is None else timezone.utc)
+    micros = column.cast(pa.int64()).to_pylist()
+    return [None if value is None else epoch + timedelta(microseconds=value) for value in micros]
 
 
 def scalar_of(value: Any, kind: pa.DataType) -> Any:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from deltalake import ColumnProperties, PostCommitHookProperties, WriterProperties
 from deltalake.exceptions import CommitFailedError
 
+from sfwriter.arrays import values_of
 from sfwriter.exceptions import WriterTableError
 from sfwriter.storage.delta_commit import RETENTION_SHARE, retention_of_ms
 from sfwriter.storage.delta_log import open_table
@@ -113,7 +114,9 @@ class DeltaMaintainer:
         found: dict[str, list[dict[str, Any]]] = {}
         keys = _keys(names)
         wanted = {"path", "size_bytes", "num_records", f"min.{ranges_of}", f"max.{ranges_of}", *keys}
-        for row in files.select([name for name in files.column_names if name in wanted]).to_pylist():
+        columns = {name: values_of(files.column(name)) for name in files.column_names if name in wanted}
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True))
             partition = "/".join(f"{name}={row[key]}" for name, key in zip(names, keys, strict=True))
             found.setdefault(partition, []).append(row)
         return {

@@ -89,6 +89,20 @@ threading.Thread(target=work).start()
     assert count() == 5
 
 
+def test_maintenance_loads_no_pandas(python) -> None:
+    done = python(
+        WRITER
+        + """
+from datetime import datetime
+with LogWriter(config=config) as writer:
+    for second in range(3):
+        writer.write_log_rows([{**row, "start_time": datetime(2024, 1, 1, 0, 0, second)}])
+    print(writer.optimize_table()["optimized"], writer.get_table_history()["total_versions"], "pandas" in sys.modules)
+""",
+    )
+    assert (done.returncode, done.stdout) == (0, "True 5 False\n"), done.stderr
+
+
 INTERRUPTED = (
     WRITER
     + """
