@@ -97,7 +97,10 @@ class Figures:
                 self._bytes += share.nbytes
 
     def look(self) -> dict[str, Any]:
-        """Totals and percentiles; histograms and tallies as such: spelling them out is for whoever shows them."""
+        """Totals and percentiles; histograms and tallies as such: spelling them out is for whoever shows them.
+
+        They are copies: Ray packs what a method returns on another thread, while the next call counts on.
+        """
         latencies = {
             stage: {f"p{p}": percentile(ordered, p) for p in (50, 95, 99)}
             for stage, ordered in ((stage, sorted(kept)) for stage, kept in self._latencies.items())
@@ -111,7 +114,7 @@ class Figures:
             "refusals_total": self.refusals,
             "retries_total": self.retries,
             "latency_secs": latencies,
-            "histograms": self._histograms,
-            "tables": self._by_table,
-            "producers": self._by_producer,
+            "histograms": {stage: histogram.copy() for stage, histogram in self._histograms.items()},
+            "tables": self._by_table.copy(),
+            "producers": self._by_producer.copy(),
         }

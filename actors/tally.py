@@ -40,6 +40,12 @@ class Histogram:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.total_secs += other.total_secs
 
+    def copy(self) -> Histogram:
+        """As it is now."""
+        copy = Histogram()
+        copy.merge(self)
+        return copy
+
     def figures(self) -> dict[str, Any]:
         """`count`, `sum_secs`, and `buckets`: upper bound as text, the last `+Inf`, to the number up to it."""
         reached, buckets = 0, {}
@@ -62,6 +68,11 @@ class _Entry:
         self.nbytes += other.nbytes
         for stage, took in other.stages.items():
             self.stage(stage).merge(took)
+
+    def copy(self) -> _Entry:
+        copy = _Entry()
+        copy.merge(self)
+        return copy
 
     def stage(self, name: str) -> Histogram:
         found = self.stages.get(name)
@@ -90,6 +101,13 @@ class Tally:
     def took(self, key: str, stage: str, secs: float) -> None:
         """Count how long a stage took for a key."""
         self._entry(key).stage(stage).add(secs)
+
+    def copy(self) -> Tally:
+        """As it is now."""
+        copy = Tally(self._most)
+        copy._entries.update((key, entry.copy()) for key, entry in self._entries.items())
+        copy._other = self._other.copy()
+        return copy
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """Key to `batches`, `rows`, `bytes`, `latency` and `stages`, the latest active last.
