@@ -227,9 +227,10 @@ class LocalChannel:
 
     def _given(self, delivery: Delivery) -> Submitted:
         batch = delivery.batch
+        tables = batch.by_table(self._log_table, self._quarantine_table)
         parts = [
-            Part(name, rows.num_rows, rows.nbytes, name in delivery.replaces)
-            for name, rows in batch.by_table(self._log_table, self._quarantine_table).items()
+            Part(name, rows.num_rows, batch.nbytes if len(tables) == 1 else rows.nbytes, name in delivery.replaces)
+            for name, rows in tables.items()
         ]
         if delivery.made is not None:
             parts[-1] = replace(parts[-1], rows=delivery.made.rows)

@@ -8,6 +8,7 @@ Never does: read data, or change a column's type.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _TIMESTAMP = pa.timestamp("us", "UTC")
 _NAIVE = pa.timestamp("us")
+_PRIMITIVE = (pa.string(), pa.int64(), _TIMESTAMP, pa.bool_(), pa.float64(), pa.date32(), pa.binary(), pa.float32())
+_FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
@@ -111,7 +114,7 @@ def check_writable(schema: pa.Schema, spec: TableSpec) -> None:
         problem = None
         if clash != column.name:
             problem = f"differs from {clash!r} only in upper and lower case"
-        elif not column.name or any(sign in column.name for sign in " ,;{}()\n\t=") or not _is_text(column.name):
+        elif not column.name or _FORBIDDEN.search(column.name) or not _is_text(column.name):
             problem = "has a name that Delta does not allow (none of ` ,;{}()=`, tabs and line breaks)"
         elif not _holds(column.type) and not (column.type == _NAIVE and _has_naive(spec, column.name)):
             problem = f"is {column.type}, which Delta cannot hold"
@@ -140,6 +143,8 @@ def _is_text(name: str) -> bool:
 
 
 def _holds(kind: pa.DataType) -> bool:
+    if kind in _PRIMITIVE:
+        return True
     kind = plain(kind)
     if pa.types.is_list(kind):
         return _holds(kind.value_type)
@@ -147,11 +152,7 @@ def _holds(kind: pa.DataType) -> bool:
         return _holds(kind.key_type) and _holds(kind.item_type)
     if pa.types.is_struct(kind):
         return kind.num_fields > 0 and all(_holds(entry.type) for entry in kind.fields)
-    return bool(
-        kind in (pa.string(), pa.binary(), pa.bool_(), pa.float32(), pa.float64(), pa.date32(), _TIMESTAMP)
-        or pa.types.is_signed_integer(kind)
-        or pa.types.is_decimal128(kind)
-    )
+    return bool(kind in _PRIMITIVE or pa.types.is_signed_integer(kind) or pa.types.is_decimal128(kind))
 
 
 def with_null_marks(table: pa.Table) -> pa.Schema:
