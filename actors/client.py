@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from actors.connection import ConnectionLostError
 from actors.courier import COURIER
 from actors.options import (
     CALL_TIMEOUT_S,
@@ -44,6 +45,7 @@ from sfwriter.writer import Call, LogWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.frames import Offer
     from actors.window import Outbound
     from sfwriter.config import WriterConfig
     from sfwriter.runtime.channel import Channel, Delivery
@@ -76,6 +78,7 @@ class RemoteChannel:
         window_bytes: int,
         *,
         on_full: str,
+        offer: Offer | None = None,
     ) -> None:
         """Begin without a thread; it comes with the first delivery.
 
@@ -86,9 +89,11 @@ class RemoteChannel:
             identity: of this client, as the coordinator knows it.
             window_bytes: Arrow bytes that may be unsettled.
             on_full: `block` or `raise`.
+            offer: where the coordinator listens, if it does.
         """
         self.service = service
         self.coordinator = coordinator
+        self.offer = offer
         self.identity = identity
         self._sender = config.producer_id
         self._acks: list[Ack] = []
@@ -399,6 +404,7 @@ class RemoteChannel:
         settled: list[tuple[Future[Receipt], Any]] = []
         with self._changed:
             self._window_bytes = answer["window_bytes"]
+            self.offer = answer.get("offer", self.offer)
             for outbound, outcome in zip(outbounds, answer["answers"], strict=True):
                 if len(outcome) == RECEIPT_LENGTH:
                     self._window.committed(outbound)
@@ -419,7 +425,7 @@ class RemoteChannel:
 
     def _lost(self, outbounds: list[Outbound], error: BaseException) -> None:
         """The call failed: whatever it brought may be committed or not, and is sent again."""
-        if not isinstance(error, RayActorError):
+        if not isinstance(error, (RayActorError, ConnectionLostError)):
             self._fail(outbounds, error)
             return
         if self._is_gone():
@@ -428,6 +434,7 @@ class RemoteChannel:
         log.info("the coordinator of service %s is away; %d batches are sent again", self.service, len(outbounds))
         with self._changed:
             self._retries += 1
+            self.offer = None  # a new life has another one, and tells it with its first answer
             self._window.lost(outbounds)
             self._resend_at = self._clock.monotonic() + RESEND_AFTER_S
             self._changed.notify_all()

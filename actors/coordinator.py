@@ -22,6 +22,8 @@ import ray
 
 from actors.direct import Direct
 from actors.figures import Figures
+from actors.line import WriterLine
+from actors.listener import ClientGuest, Listener
 from actors.lives import restarts
 from actors.options import STAGE_TIMEOUT_S, WINDOW_SHARE, WIRE_FACTOR
 from actors.pool import WriterPool
@@ -127,7 +129,10 @@ class Coordinator:
             with contextlib.suppress(WriterError):
                 calls.table.stats()
         self._direct = Direct(config, log_table, open_table, self._clock)
-        self._pool = WriterPool(service, config.parallel_write_threads)
+        self._listener = Listener(
+            lambda send: ClientGuest(self._take_in, send), lambda send: WriterLine(self._pool.line_opened, send)
+        )
+        self._pool = WriterPool(service, config.parallel_write_threads, self._listener.offer_to_writers)
         self._held: dict[int, _Held] = {}
         self._count = itertools.count()
         self._clients = Clients(int(self._limits.budget_bytes / WIRE_FACTOR / WINDOW_SHARE))
@@ -150,7 +155,8 @@ class Coordinator:
 
         Returns:
             `answers`: for each entry, in order, a receipt as (producer_id, sequence, version, already, beside),
-            or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on.
+            or (reason, expected, error); `window_bytes`: what the client may have unanswered from now on; `offer`:
+            where this coordinator listens for what is small, or None.
         """
         return (await self.deliver_all([(client, parcel)]))[0]
 
@@ -163,6 +169,11 @@ class Coordinator:
         Returns:
             For each what `deliver` returns.
         """
+        offer = await self._listener.offer()
+        return [{**settled, "offer": offer} for settled in await self._take_in(parcels)]
+
+    async def _take_in(self, parcels: list[tuple[str, Parcel]]) -> list[dict[str, Any]]:
+        """As `deliver_all`, for those who know where this listens."""
         self._pool.warm_up()
         waiting: list[tuple[Client, list[asyncio.Future[Any]]]] = []
         events: list[Event] = []
@@ -292,6 +303,7 @@ class Coordinator:
             "config": self._config,
             "window_bytes": self._clients.window(welcomed, self._clock.monotonic()),
             "version": __version__,
+            "offer": await self._listener.offer(),
         }
 
     async def tell(self, client: str, acks: tuple[Ack, ...]) -> None:
@@ -390,6 +402,7 @@ class Coordinator:
     async def retire(self) -> int | None:
         """Stop the writers; the caller kills this actor next. Returns the pid of a Ray that ends with the service."""
         self._pool.stop()
+        self._listener.close()
         return self._started_ray
 
     # ------------------------------------------------------------ the machine

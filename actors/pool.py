@@ -9,8 +9,9 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
-from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from actors.connection import ConnectionLostError
 from actors.options import CALL_TIMEOUT_S, writer_options
 from actors.wire import cause_of
 from actors.writer import WriterActor
@@ -19,9 +20,13 @@ from sfwriter.flow.vocabulary import Fault, Staged, StagingFailed
 from sfwriter.runtime.tables import fault_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from actors.frames import Offer
+    from actors.line import WriterLine
     from actors.wire import Payload, Slice
     from sfwriter.flow.vocabulary import Event
-    from sfwriter.storage.engine import TableSpec
+    from sfwriter.storage.engine import StagedBatch, TableSpec
 
 log = logging.getLogger("sfwriter.service")
 
@@ -35,7 +40,7 @@ RESTART_AFTER_S = 1.0
 class _Seat:
     """One writer actor."""
 
-    __slots__ = ("actor", "job", "jobs", "name", "number", "state")
+    __slots__ = ("actor", "job", "jobs", "line", "name", "number", "state")
 
     def __init__(self, number: int, name: str, actor: Any) -> None:
         self.number = number
@@ -44,14 +49,22 @@ class _Seat:
         self.job: int | None = None
         self.jobs = 0
         self.state = "starting"
+        self.line: WriterLine | None = None
 
 
 class WriterPool:
     """Up to `size` writers, one staging job at a time each. Lives on the coordinator's event loop."""
 
-    def __init__(self, service: str, size: int) -> None:
-        """Begin without writers."""
+    def __init__(self, service: str, size: int, offer: Callable[[], Awaitable[Offer | None]] | None = None) -> None:
+        """Begin without writers.
+
+        Args:
+            service: its name.
+            size: how many writers at most.
+            offer: where they can open a line to this process (see `line_opened`); without, Ray's calls are used.
+        """
         self._service = service
+        self._offer = offer
         self._size = size
         self._numbers = itertools.count()
         self.seats: dict[int, _Seat] = {}
@@ -71,24 +84,38 @@ class WriterPool:
         seat.job, seat.state = job, "staging"
         seat.jobs += 1
         try:
-            staged = await seat.actor.stage.remote(spec, work)
-        except (RayActorError, OutOfMemoryError) as error:
+            staged = await self._staged(seat, spec, work)
+        except (RayActorError, OutOfMemoryError, ConnectionLostError) as error:
             self._dismiss(seat)
             return StagingFailed(job, Fault(_lost_writer(spec.name, error), retriable=True), worker_died=True)
         except ObjectLostError as error:
             self._give_back(seat)
             return StagingFailed(job, Fault(_lost_payload(spec.name, error), retriable=False))
-        except RayTaskError as error:
-            self._give_back(seat)
-            cause = cause_of(error)
-            if isinstance(cause, ObjectLostError):
-                return StagingFailed(job, Fault(_lost_payload(spec.name, cause), retriable=False))
-            return StagingFailed(job, fault_of(cause))
-        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+        except RayError as error:
             self._dismiss(seat)
             return StagingFailed(job, fault_of(error), worker_died=True)
+        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+            self._give_back(seat)
+            return StagingFailed(job, fault_of(error))
         self._give_back(seat)
         return Staged(job, staged)
+
+    @staticmethod
+    async def _staged(seat: _Seat, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> StagedBatch:
+        """What a writer made of the work. Raises what it raised, or what became of the call."""
+        if seat.line is not None and seat.line.takes(work):
+            return await seat.line.stage(spec, work)
+        try:
+            staged: StagedBatch = await seat.actor.stage.remote(spec, work)
+        except RayTaskError as error:
+            raise cause_of(error) from None
+        return staged
+
+    def line_opened(self, number: int, line: WriterLine) -> None:
+        """A writer has opened its line: what is small goes over it from now on."""
+        seat = self.seats.get(number)
+        if seat is not None:
+            seat.line = line
 
     def abandon(self, job: int) -> None:
         """Kill the writer that stages this job; its call ends as a death, which nobody waits for any more."""
@@ -130,7 +157,7 @@ class WriterPool:
 
     async def _await_start(self, seat: _Seat) -> None:
         try:
-            await seat.actor.ping.remote()
+            await seat.actor.begin.remote(None if self._offer is None else await self._offer(), seat.number)
         except Exception:
             log.warning("writer %s could not start and is replaced", seat.name, exc_info=True)
             await asyncio.sleep(RESTART_AFTER_S)
@@ -162,6 +189,8 @@ class WriterPool:
             return
         if seat in self._idle:
             self._idle.remove(seat)
+        if seat.line is not None:
+            seat.line.lost()
         with contextlib.suppress(Exception):  # it may be dead already, which is what is wanted
             ray.kill(seat.actor)
 

@@ -372,7 +372,9 @@ def connect(
     if schema_validation_mode is not None:
         changes["schema_validation_mode"] = schema_validation_mode
     config = welcome["config"].replace(**changes)
-    channel = RemoteChannel(name, coordinator, config, identity, welcome["window_bytes"], on_full=on_full)
+    channel = RemoteChannel(
+        name, coordinator, config, identity, welcome["window_bytes"], on_full=on_full, offer=welcome["offer"]
+    )
     return LogClient(config, channel)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from actors.options import INLINE_BYTES
 from sfwriter.dictionaries import FEW_TEXTS, is_encoded
 from sfwriter.ingest.arrow_columns import check_unicode
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 TEXTS = pa.list_(pa.string())
 """The type of reasons and of rules."""
+
+_FEW_ROWS = 512
+"""Up to here Arrow looks at all columns at once in less than it takes to look at them one by one, 3 µs for 35."""
 
 
 class Share(NamedTuple):
@@ -145,6 +149,10 @@ def pack(batches: Sequence[EncodedBatch], quarantine_table: str) -> tuple[pa.Buf
             streams[stream][1].append(rows)
         shares.append(tuple(own))
     joined = [_joined(pieces) for _, pieces in streams]
+    if sum(share.nbytes for own in shares for share in own) <= INLINE_BYTES:
+        sink = pa.BufferOutputStream()
+        _write(sink, joined)
+        return sink.getvalue(), shares
     # Measured before it is written: a buffer that grows is copied over and over, each time into fresh memory.
     scale = pa.MockOutputStream()
     _write(scale, joined)
@@ -153,10 +161,14 @@ def pack(batches: Sequence[EncodedBatch], quarantine_table: str) -> tuple[pa.Buf
     return content, shares
 
 
-def unpack(payload: Any) -> Iterator[pa.Table]:
+def unpack(payload: Any, known: pa.Schema | None = None) -> Iterator[pa.Table]:
     """Read the streams of a payload one after the other, without copying.
 
     What comes is as others made it: every column is looked at before anything is done with it.
+
+    Args:
+        payload: bytes or a buffer.
+        known: columns of an earlier stream, whose types need no second look.
 
     Raises:
         pyarrow.ArrowInvalid: it is not what `pack` writes, or a buffer is not what its column needs.
@@ -164,23 +176,34 @@ def unpack(payload: Any) -> Iterator[pa.Table]:
     source = pa.BufferReader(payload)
     while source.tell() < source.size():
         rows = pa.ipc.open_stream(source).read_all()
-        for field, column in zip(rows.schema, rows.columns, strict=True):
-            _check(field, column)
+        if known is None or not rows.schema.equals(known):
+            for field in rows.schema:
+                _check_type(field)
+            known = rows.schema
+        if rows.num_rows <= _FEW_ROWS:
+            rows.validate(full=True)
+        else:
+            for column in rows.columns:
+                _check(column)
         yield rows
 
 
-def _check(field: pa.Field, column: pa.ChunkedArray) -> None:
-    if pa.types.is_string(field.type):
+def _check_type(field: pa.Field) -> None:
+    kind = field.type
+    if not (
+        pa.types.is_string(kind) or pa.types.is_primitive(kind) or pa.types.is_null(kind)
+        or kind in (FEW_TEXTS, TEXTS)
+    ):  # fmt: skip
+        raise pa.ArrowInvalid(f"column {field.name!r} is {kind}, which no batch has")
+
+
+def _check(column: pa.ChunkedArray) -> None:
+    kind = column.type
+    if pa.types.is_string(kind):
         check_unicode(column)
-    elif pa.types.is_primitive(field.type) or pa.types.is_null(field.type):
-        for chunk in column.chunks:
-            chunk.validate()
-    elif field.type in (FEW_TEXTS, TEXTS):
-        # Numbers point into the dictionary, and texts are UTF-8.
-        for chunk in column.chunks:
-            chunk.validate(full=True)
     else:
-        raise pa.ArrowInvalid(f"column {field.name!r} is {field.type}, which no batch has")
+        # Numbers point into a dictionary, and texts in it are UTF-8; others have nothing more to be looked at.
+        column.validate(full=not (pa.types.is_primitive(kind) or pa.types.is_null(kind)))
 
 
 def cause_of(error: RayTaskError) -> Exception:

@@ -39,12 +39,16 @@ def reached(service: str, step: str) -> None:
 class CrashingWriter(Writer):
     """A writer that dies before or after it has staged."""
 
+    def __init__(self) -> None:
+        """As a writer does."""
+        super().__init__()
+        self._service = str(ray.get_runtime_context().get_actor_name()).partition(":")[0]
+
     def stage(self, spec: Any, work: Any) -> Any:
         """As a writer does."""
-        service = str(ray.get_runtime_context().get_actor_name()).partition(":")[0]
-        reached(service, "before stage")
+        reached(self._service, "before stage")
         staged = super().stage(spec, work)
-        reached(service, "after stage")
+        reached(self._service, "after stage")
         return staged
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import ray
 
 from actors import connect
+from actors.connection import Connections
 from actors.courier import Courier
+from actors.frames import Offer
 from actors.options import PARCEL_LINGER_S
 from sfwriter.testing.clock import ManualClock
 from tests.service.support import counted
@@ -106,3 +111,68 @@ def test_a_call_long_after_the_last_answers_waits_for_nobody() -> None:
     clock.advance(2 * PARCEL_LINGER_S)
     courier.call("late")
     assert courier._left() == 0
+
+
+@pytest.fixture
+def went(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call went over a connection."""
+    found: list[bool] = []
+    send = Connections.send
+
+    def noting(connections: Connections, *args: Any) -> bool:
+        found.append(send(connections, *args))
+        return found[-1]
+
+    monkeypatch.setattr(Connections, "send", noting)
+    return found
+
+
+def written_until(client: Any, went: list[bool], over: bool) -> int:
+    """Write until a call went over a connection, or did not; how many were written."""
+    for call in range(400):
+        client.write_log_rows(rows(0, call))
+        if went[-1:] == [over]:
+            return call + 1
+        time.sleep(0.02)
+    raise AssertionError(f"never {over}")
+
+
+def test_small_calls_go_over_a_connection_and_through_ray_before_there_is_one(
+    start: Callable[..., Service], went: list[bool]
+) -> None:
+    service = start()
+    with connect(service.name) as client:
+        written = written_until(client, went, True)
+        for call in range(10):
+            assert client.write_log_rows(rows(1, call))["rows_written"] == 7
+    assert went[-10:] == [True] * 10
+    assert counted(table_of(service)) == ((written + 10) * 7,) * 2
+
+
+def test_a_new_life_of_the_coordinator_gets_a_connection_of_its_own(
+    start: Callable[..., Service], went: list[bool]
+) -> None:
+    service = start()
+    with connect(service.name, producer_id="lives") as client:
+        written = written_until(client, went, True)
+        before = client._remote.offer
+        ray.kill(service.coordinator, no_restart=False)
+        written += written_until(client, went, False)
+        written += written_until(client, went, True)
+        assert client._remote.offer not in {None, before}
+        assert client.committed_sequence == written - 1
+
+
+def test_a_port_that_cannot_be_reached_costs_a_service_nothing_but_speed(
+    start: Callable[..., Service], went: list[bool]
+) -> None:
+    service = start()
+    with connect(service.name) as client:
+        client.write_log_rows(rows(0, 0))
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            nowhere = Offer("127.0.0.1", closed.getsockname()[1], b"key")
+        client._remote.offer = nowhere
+        assert client.write_log_rows(rows(0, 1))["rows_written"] == 7
+        assert went[-1:] == [False]
+        assert client._remote.offer != nowhere, "the answer tells where the coordinator listens now"
+        assert client.get_metrics()["retries"] == 0
