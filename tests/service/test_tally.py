@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.exposition import exposition
+from actors.figures import Figures
 from actors.tally import BOUNDS_S, OTHER, Histogram, Tally
 
 
@@ -30,6 +31,18 @@ def test_the_least_active_keys_become_other_and_nothing_is_lost() -> None:
     assert sum(entry["latency"]["count"] for entry in figures.values()) == 20
     assert figures["steady"] == {**figures["steady"], "batches": 10, "rows": 10, "bytes": 100}
     assert Tally().figures() == {}
+
+
+def test_what_was_looked_at_stays_as_it_was_while_more_is_counted() -> None:
+    figures = Figures("logs.a", "logs.q")
+    figures.took("stage", 0.1, ["logs.a"], ["p"])
+    looked = figures.look()
+    before = [looked[name].figures() for name in ("tables", "producers")], looked["histograms"]["stage"].figures()
+    figures.took("stage", 0.1, ["logs.a", "logs.b"], ["p", "other"])
+    after = [looked[name].figures() for name in ("tables", "producers")], looked["histograms"]["stage"].figures()
+    assert before == after
+    assert before[1]["count"] == 1
+    assert figures.look()["histograms"]["stage"].figures()["count"] == 2
 
 
 def test_the_exposition_is_what_prometheus_parses() -> None:

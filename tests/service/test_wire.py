@@ -2,6 +2,7 @@
 
 import struct
 from contextlib import suppress
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -39,6 +40,15 @@ def test_every_share_names_its_own_rows():
     assert rows_of(streams, shares[2][1]) == {"a": [4], "b": ["new"]}
 
 
+def test_what_is_large_is_packed_alike(monkeypatch):
+    batches = [batch(pa.table({"a": [1, 2]})), batch(pa.table({"a": [3], "b": ["x"]}))]
+    small, shares = pack(batches, "s.q")
+    monkeypatch.setattr("actors.wire.INLINE_BYTES", 0)
+    large, _ = pack(batches, "s.q")
+    assert large.equals(small)
+    assert len(shares) == 2
+
+
 def test_batches_without_rows_travel_too():
     content, ((share,),) = pack([batch(pa.table({"a": pa.array([], pa.int64())}))], "s.q")
     assert share.rows == 0
@@ -67,6 +77,12 @@ ENCODED = {
 }
 
 
+@pytest.fixture(params=[512, 0], ids=["looked at together", "one by one"])
+def few_rows(request, monkeypatch):
+    monkeypatch.setattr("actors.wire._FEW_ROWS", request.param)
+
+
+@pytest.mark.usefixtures("few_rows")
 @pytest.mark.parametrize(("honest", "bent"), BENT.values(), ids=BENT)
 def test_columns_that_are_not_what_they_say_are_refused(honest, bent):
     content, _ = pack([batch(pa.table({"a": ["ab", "c"]}))], "s.q")
@@ -76,6 +92,7 @@ def test_columns_that_are_not_what_they_say_are_refused(honest, bent):
         list(unpack(payload.replace(honest, bent)))
 
 
+@pytest.mark.usefixtures("few_rows")
 @pytest.mark.parametrize(("honest", "bent"), ENCODED.values(), ids=ENCODED)
 def test_dictionaries_that_are_not_what_they_say_are_refused(honest, bent):
     encoded = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1], pa.int32()), pa.array(["ab", "c"]))
@@ -103,6 +120,15 @@ def test_types_that_no_batch_has_are_refused(values):
         list(unpack(content))
 
 
+def test_types_that_were_looked_at_stand_for_no_others():
+    known = pa.schema([("a", pa.int64())])
+    content, _ = pack([batch(pa.table({"a": [1]}))], "s.q")
+    assert [table.to_pydict() for table in unpack(content, known)] == [{"a": [1]}]
+    content, _ = pack([batch(pa.table({"a": [[1]]}))], "s.q")
+    with pytest.raises(pa.ArrowInvalid, match="no batch has"):
+        list(unpack(content, known))
+
+
 @given(st.data())
 def test_bytes_that_were_changed_on_the_way_never_crash(data):
     encoded = pa.array(["m", "m", None]).dictionary_encode()
@@ -112,7 +138,8 @@ def test_bytes_that_were_changed_on_the_way_never_crash(data):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(damaged)))
     for payload in (bytes(damaged), bytes(damaged[:cut])):
-        with suppress(pa.ArrowException, OSError, UnicodeDecodeError):
+        few = patch("actors.wire._FEW_ROWS", data.draw(st.sampled_from([0, 512])))
+        with few, suppress(pa.ArrowException, OSError, UnicodeDecodeError):
             for table in unpack(payload):
                 table.to_pydict()
 
