@@ -35,6 +35,10 @@ class Offer(NamedTuple):
     port: int
     key: bytes
 
+    def __repr__(self) -> str:
+        """Without the key: what is shown may be logged."""
+        return f"Offer({self.host!r}, {self.port})"
+
 
 class _Own(NamedTuple):
     """A parcel without the rows, which all parcels of a call share."""

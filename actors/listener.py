@@ -88,14 +88,13 @@ class Listener:
     async def _open(self) -> tuple[str, int] | None:
         if os.environ.get("RAY_USE_TLS", "0") not in {"", "0"}:
             return None  # what Ray encrypts shall not go another way in plain
-        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         try:
-            server = await asyncio.get_running_loop().create_server(self._door, host, 0)
-        except OSError:
-            log.warning("no port can be opened on %s; Ray's own calls are used", host, exc_info=True)
+            host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            self._server = await asyncio.get_running_loop().create_server(self._door, host, 0)
+            return host, int(self._server.sockets[0].getsockname()[1])
+        except Exception:
+            log.warning("no port could be opened; Ray's own calls are used", exc_info=True)
             return None
-        self._server = server
-        return host, int(server.sockets[0].getsockname()[1])
 
     def _door(self) -> _Door:
         door = _Door(self._guests)

@@ -107,6 +107,10 @@ def test_an_error_of_an_answer_arrives_whole() -> None:
     assert (reason, expected, type(came), came.__dict__) == ("GAP", 4, WriterValidationError, error.__dict__)
 
 
+def test_a_key_is_in_no_text() -> None:
+    assert repr(Offer("127.0.0.1", 80, b"secret")) == str(Offer("127.0.0.1", 80, b"secret")) == "Offer('127.0.0.1', 80)"
+
+
 # ---------------------------------------------------------------- a listener in a thread of its own
 
 
@@ -292,6 +296,12 @@ def test_what_ray_encrypts_goes_no_other_way(host: Host, monkeypatch: pytest.Mon
     assert host.run(host.listener.offer()) is None
     assert host.run(host.listener.offer_to_writers()) is None
     assert not Connections().send(None, CALL, lambda *_: None)
+
+
+def test_where_no_port_can_be_opened_rays_calls_are_used(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "no name of a host")
+    assert host.run(host.listener.offer()) is None
+    assert host.run(host.listener.offer_to_writers()) is None
 
 
 # ---------------------------------------------------------------- writers' lines
