@@ -132,14 +132,14 @@ class Intake(Questions):
         self._check_process()
         if is_frame(log_rows):
             self._check_frames()
-            return self._watches.check({self.config.table_fqn: self._frames.watched(log_rows)})
+            return self._watches.check({self.config.table_fqn: self._frames.watched(log_rows)}, newest=True)
         read = self._read(log_rows)
         with self._gating:
             judged = self._gate.judge(read, None, max_bytes=self._max_bytes)
         refusal = of_misfits(judged.misfits, strict=self._gate.mode == "strict")
         if refusal is not None:
             raise refusal
-        return self._watches.check(by_table(self.config, judged.rows, self._router))
+        return self._watches.check(by_table(self.config, judged.rows, self._router), newest=True)
 
     # ------------------------------------------------------------ the way in
 

@@ -49,11 +49,17 @@ class Pipeline:
         steps: step name to its runs, the oldest first.
         runs: run id to the steps that it had, the oldest first.
         loaded_at: monotonic seconds; None where it was not read from the table.
+        version: of the table when it was read.
     """
 
     steps: dict[str | None, deque[Run]] = field(default_factory=dict)
     runs: OrderedDict[str, set[str | None]] = field(default_factory=OrderedDict)
     loaded_at: float | None = None
+    version: int | None = None
+
+    def is_old(self, since: float, version: int | None) -> bool:
+        """Whether it was not read since then, or, where a version is given, at another one."""
+        return self.loaded_at is None or self.loaded_at < since or version not in {None, self.version}
 
     def add(self, step_name: str | None, run: Run) -> None:
         """Take in a run of a step."""

@@ -2,8 +2,9 @@
 
 Receives: rows behind the gate, and the table.
 Produces: an `AnomalyResult`.
-Guarantees: a pipeline's history is read when it is first asked for, and again when it is older than `FRESH_S`;
-    in between it grows by what this process writes. The cost of a check depends on the rows that are checked.
+Guarantees: a pipeline's history is read when it is first asked for, and again when it is older than `FRESH_S`, or
+    the newest is asked for and the table has a newer version; in between it grows by what this process writes. The
+    cost of a check at a write depends on the rows that are checked.
 Never does: make a write fail.
 """
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sfwriter.storage.engine import TableReader
 
 FRESH_S = 600.0
-"""What other processes write is seen after this time."""
+"""What other processes write is seen after this time, where the newest is not asked for."""
 
 MANY = 30
 """Runs of a step in one batch among which one of them does not move the median."""
@@ -55,18 +56,19 @@ class Watch:
         self._histories = Histories()
         self._judge = Judge()
 
-    def check(self, rows: pa.Table) -> AnomalyResult:
+    def check(self, rows: pa.Table, *, newest: bool = False) -> AnomalyResult:
         """Judge rows.
 
         Args:
             rows: in the log table's types.
+            newest: by the table's newest version.
 
         Raises:
             WriterTableError: the table cannot be read.
         """
         with self._lock:
             tested = sorted(self._runs(rows), key=lambda one: one[1].at)
-            has_table = self._load({(key.pipeline_id, key.run_mode) for key, _ in tested})
+            has_table = self._load({(key.pipeline_id, key.run_mode) for key, _ in tested}, newest=newest)
             verdict = self._judge.judge(tested, self._histories.of) if has_table else _among_themselves(tested)
         return {
             "anomalies_detected": bool(verdict.anomalies),
@@ -95,22 +97,25 @@ class Watch:
                 Run(row["run_id"], at, duration, processed, rate, row["success"] is not False),
             )
 
-    def _load(self, wanted: set[tuple[str | None, str | None]]) -> bool:
+    def _load(self, wanted: set[tuple[str | None, str | None]], *, newest: bool) -> bool:
         """Read the histories that are missing or old; False where there is no table."""
         now = self._clock.monotonic()
-        old = [key for key in wanted if (at := self._histories.of(*key).loaded_at) is None or now - at > FRESH_S]
+        version = self._table.stats().version if newest else None
+        old = [key for key in wanted if self._histories.of(*key).is_old(now - FRESH_S, version)]
         if not old:
             return True
         found = twice(lambda: self._read({pipeline_id for pipeline_id, _ in old}))
         if found is None:
             return False
-        for key in {*old, *(key for key in found if key not in wanted)}:
-            pipeline = found.get(key, Pipeline())
-            pipeline.loaded_at = now
+        read, pipelines = found
+        for key in {*old, *(key for key in pipelines if key not in wanted)}:
+            pipeline = pipelines.get(key, Pipeline())
+            pipeline.loaded_at, pipeline.version = now, read
             self._histories.put(*key, pipeline)
         return True
 
-    def _read(self, pipelines: set[str | None]) -> dict[tuple[str | None, str | None], Pipeline] | None:
+    def _read(self, pipelines: set[str | None]) -> tuple[int, dict[tuple[str | None, str | None], Pipeline]] | None:
+        """A version, and histories that are at least as new; None where there is no table."""
         stats = self._table.stats()
         if stats.schema is None:
             return None
@@ -122,7 +127,7 @@ class Watch:
             for pipeline_id, run_mode, step_name, *run in log.tuples(_NEWEST):
                 pipeline = found.setdefault((pipeline_id, run_mode), Pipeline())
                 pipeline.add(step_name, Run(*run))
-        return found
+        return stats.version, found
 
 
 def _one_of(pipelines: set[str | None]) -> str:

@@ -35,16 +35,17 @@ class Watches:
         self._lock = threading.Lock()
         self._watches: OrderedDict[str, Watch] = OrderedDict()
 
-    def check(self, tables: Mapping[str, pa.Table]) -> AnomalyResult:
+    def check(self, tables: Mapping[str, pa.Table], *, newest: bool = False) -> AnomalyResult:
         """Judge rows.
 
         Args:
             tables: table name to its rows, in the log table's types.
+            newest: by the newest version of each table.
 
         Raises:
             WriterTableError: a table cannot be read.
         """
-        results = [self._of(name).check(rows) for name, rows in tables.items()]
+        results = [self._of(name).check(rows, newest=newest) for name, rows in tables.items()]
         anomalies = [anomaly for result in results for anomaly in result["anomalies"]]
         return {
             "anomalies_detected": bool(anomalies),

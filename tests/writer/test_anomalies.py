@@ -82,18 +82,32 @@ def test_the_history_is_not_read_at_each_write(open_writer, monkeypatch):
     for number in range(11, 20):
         writer.write_log_rows([one(number)])
     assert scans == []
+    monkeypatch.undo()
     assert writer.detect_anomalies([one(30, duration_secs=900.0)])["anomaly_count"] == 1
 
 
-def test_what_others_wrote_is_seen_after_a_while(open_writer):
+def test_what_others_wrote_is_seen_at_once_where_it_is_asked_for(open_writer, monkeypatch):
+    watching, other = open_writer(), open_writer()
+    for number in range(7):
+        watching.write_log_rows([one(number)])
+    assert watching.detect_anomalies([one(20)])["history_too_short"][0]["earlier_runs"] == 7
+    watching.write_log_rows([one(7)])
+    assert watching.detect_anomalies([one(20, duration_secs=900.0)])["anomaly_count"] == 1
+    other.write_log_rows([one(number, duration_secs=900.0) for number in range(8, 100)])
+    assert watching.detect_anomalies([one(200, duration_secs=900.0)])["anomaly_count"] == 0
+    monkeypatch.setattr(watching._log_table, "scan", lambda *_, **__: pytest.fail("nothing new was written"))
+    assert watching.detect_anomalies([one(200, duration_secs=900.0)])["anomaly_count"] == 0
+
+
+def test_at_writes_what_others_wrote_is_seen_after_a_while(open_writer):
     clock = ManualClock(START)
-    watching, other = open_writer(clock=clock), open_writer()
+    watching, other = open_writer(clock=clock, enable_anomaly_detection=True), open_writer()
     watching.write_log_rows([one(0)])
-    assert watching.detect_anomalies([one(1)])["history_too_short"][0]["earlier_runs"] == 1
-    other.write_log_rows([one(number) for number in range(1, 12)])
-    assert watching.detect_anomalies([one(20)])["history_too_short"]
+    assert watching.write_log_rows([one(1)])["anomalies"]["history_too_short"][0]["earlier_runs"] == 1
+    other.write_log_rows([one(number) for number in range(2, 13)])
+    assert watching.write_log_rows([one(20)])["anomalies"]["history_too_short"]
     clock.advance(601)
-    assert not watching.detect_anomalies([one(20)])["history_too_short"]
+    assert not watching.write_log_rows([one(21)])["anomalies"]["history_too_short"]
 
 
 def test_a_detection_that_fails_fails_no_write(open_writer, monkeypatch, caplog, count):
