@@ -56,7 +56,7 @@ from sfwriter.flow.vocabulary import (
 from sfwriter.limits import process_memory
 from sfwriter.runtime.blueprint import flow_limits, log_table_spec, quarantine_table_spec
 from sfwriter.runtime.channel import Receipt
-from sfwriter.runtime.identity import identity_of
+from sfwriter.runtime.identity import check_producer_id, identity_of
 from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.routing import replaced_tables, tables_of
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables, table_opener
@@ -220,7 +220,7 @@ class Coordinator:
         self._pool.warm_up()
         loop = asyncio.get_running_loop()
         if producer_id is not None:
-            self._config.replace(producer_id=producer_id)  # which checks it
+            check_producer_id(producer_id)
         elif sequence is not None:
             raise WriterValidationError(
                 f"sequence is {sequence!r} without a producer_id", suggestions=["give both, or an idempotency_key"]

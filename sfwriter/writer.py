@@ -42,7 +42,7 @@ from sfwriter.runtime.channel import Delivery, MadeFiles, Series
 from sfwriter.runtime.examining import Examiner, Findings, rules_of
 from sfwriter.runtime.executions import ExecutionBatch, ExecutionCalls
 from sfwriter.runtime.frame_job import FrameGated
-from sfwriter.runtime.identity import Identity, identity_of
+from sfwriter.runtime.identity import Identity, check_producer_id, identity_of
 from sfwriter.runtime.local import LocalChannel
 from sfwriter.runtime.replay import QuarantineReplay
 from sfwriter.runtime.routing import replaced_tables, rows_by_table, tables_of
@@ -365,11 +365,15 @@ class LogWriter(Intake):
             producer_id: whose.
             sequence: its number.
             patient: whether it waits for company, and for memory as long as it takes.
+
+        Raises:
+            WriterValidationError: `producer_id` or `sequence` is none.
         """
+        check_producer_id(producer_id)
         return self._submit(
             rows.result if isinstance(rows, Future) else lambda: self._encode(rows, None),
             producer_id,
-            sequence,
+            identity_of(sequence, None, producer_id, expires=False).number,
             checked=True,
             expires=False,
             patient=patient,
@@ -378,6 +382,7 @@ class LogWriter(Intake):
     def watermark(self, producer_id: str) -> int | None:
         """The highest committed number of any producer, read from the table."""
         self._check_process()
+        check_producer_id(producer_id)
         return self._channel.committed(producer_id)
 
     def flush(self, timeout: float | None = None) -> bool:

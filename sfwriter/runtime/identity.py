@@ -2,7 +2,8 @@
 
 Receives: what a caller gave.
 Produces: an `Identity`.
-Guarantees: a number is whole and from 0 on; number and key exclude each other.
+Guarantees: a number is whole and from 0 on; number and key exclude each other; keys and producers are text that a log
+    can hold.
 Never does: look at a table.
 """
 
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from sfwriter.batch import KEY_PREFIX
 from sfwriter.exceptions import WriterValidationError
+from sfwriter.options import ProducerId
 
 MAX_KEY_LENGTH = 512
 
@@ -52,9 +54,31 @@ def identity_of(sequence: object, idempotency_key: object, producer_id: str, *, 
             f"sequence={sequence!r:.80} and idempotency_key={idempotency_key!r:.80} exclude each other",
             suggestions=["give sequence for a numbered series of calls, idempotency_key for one that stands alone"],
         )
-    if not isinstance(idempotency_key, str) or not idempotency_key.strip() or len(idempotency_key) > MAX_KEY_LENGTH:
+    if not _is_key(idempotency_key):
         raise WriterValidationError(
             f"idempotency_key is {idempotency_key!r:.80}, expected a text of 1 to {MAX_KEY_LENGTH} characters",
             suggestions=["use what identifies the call wherever it runs again, such as the scheduler's task id"],
         )
-    return Identity(KEY_PREFIX + idempotency_key, 0, checked=False, expires=True)
+    return Identity(f"{KEY_PREFIX}{idempotency_key}", 0, checked=False, expires=True)
+
+
+def check_producer_id(producer_id: object) -> None:
+    """Raise `WriterValidationError` where a call names a producer as no configuration could."""
+    try:
+        problem = None if ProducerId().check(producer_id) else "must be given"
+    except ValueError as error:
+        problem = str(error)
+    if problem is not None:
+        raise WriterValidationError(
+            f"producer_id is {producer_id!r:.80}, but {problem}", suggestions=["e.g. producer_id='billing-nightly'"]
+        )
+
+
+def _is_key(given: object) -> bool:
+    if not isinstance(given, str) or not given.strip() or len(given) > MAX_KEY_LENGTH:
+        return False
+    try:
+        given.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which no log can hold
+        return False
+    return True

@@ -76,6 +76,7 @@ def test_a_rule_is_kept_only_where_it_is_true(rule, kept):
         "*",
         "duration_secs > 1; DROP TABLE batch",
         "1 = 1), (2 = 2",
+        "step_name <> '\ud800'",
         "duration_secs > 0) OR (1 = 1",
         "1 = 1) FROM read_text('/etc/passwd') WHERE (1 = 1",
         "1 = 1) WHERE (1 = 1",

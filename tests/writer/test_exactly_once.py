@@ -87,7 +87,24 @@ def test_sequence_and_idempotency_key_exclude_each_other(open_writer, row) -> No
     assert caught.value.suggestions
 
 
-@pytest.mark.parametrize("key", ["", "  ", 7, "k" * 513, b"k"])
+@pytest.mark.parametrize("producer_id", [None, "", 7, "key:k", "a\nb", "a\ud800b"])
+def test_a_producer_that_no_config_could_name_is_refused(open_writer, row, producer_id) -> None:
+    writer = open_writer()
+    for call in (
+        lambda: writer.watermark(producer_id),
+        lambda: writer.submit([row()], producer_id=producer_id, sequence=0),
+    ):
+        with pytest.raises(WriterValidationError, match="producer_id") as caught:
+            call()
+        assert caught.value.suggestions
+
+
+def test_a_submitted_number_that_is_none_is_refused(open_writer, row) -> None:
+    with pytest.raises(WriterValidationError, match="sequence is -1"):
+        open_writer().submit([row()], producer_id="p", sequence=-1)
+
+
+@pytest.mark.parametrize("key", ["", "  ", 7, "k" * 513, b"k", "a\ud800b"])
 def test_a_key_that_is_no_text_is_refused(open_writer, row, key) -> None:
     with pytest.raises(WriterValidationError, match="idempotency_key") as caught:
         open_writer().write_log_rows([row()], idempotency_key=key)
