@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from actors.cluster import check_ray
 from actors.connection import ConnectionLostError
 from actors.courier import COURIER
 from actors.options import (
@@ -127,8 +128,9 @@ class RemoteChannel:
 
         Raises:
             WriterPerformanceError: the window was full, and stayed so for as long as the caller allowed.
-            WriterError: the client is closed.
+            WriterError: the client is closed, or its Ray is gone; nothing of the call is written.
         """
+        check_ray(self.service, "; nothing of the call is written")
         future: Future[Receipt] = Future()
         future.set_running_or_notify_cancel()
         nbytes = delivery.batch.nbytes
@@ -205,7 +207,8 @@ class RemoteChannel:
 
     def _hurry(self) -> None:
         """Have all that was sent staged at once. The call may overtake parcels on the way, so it says how many."""
-        self.coordinator.hurry.remote(self.identity, self._sender, self._parcels)
+        if ray.is_initialized():
+            self.coordinator.hurry.remote(self.identity, self._sender, self._parcels)
 
     def uncommitted(self) -> list[dict[str, Any]]:
         """What is not settled: see `LogClient.uncommitted`."""
@@ -247,7 +250,8 @@ class RemoteChannel:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        self.coordinator.leave.remote(self.identity, self._taken_acks())
+        if ray.is_initialized():
+            self.coordinator.leave.remote(self.identity, self._taken_acks())
 
     # ------------------------------------------------------------ the sending thread
 
@@ -263,7 +267,11 @@ class RemoteChannel:
             for parcel, answer, error in inbox:
                 self._arrived(parcel, answer, error)
             try:
+                if self._window.held:
+                    check_ray(self.service)  # which answers nothing any more where it was shut down
                 self._send_ready()
+            except WriterError as error:
+                self._fail_all(error)
             except Exception as error:
                 log.exception("the client of service %s cannot go on", self.service)
                 self._fail_all(error)
@@ -275,7 +283,7 @@ class RemoteChannel:
         self._went = False
         woken = self._changed.wait(ACKS_AFTER_S if lively else wait)
         self._asleep = False
-        if lively and not (woken or self._went or self._flying or self._closed) and self._acks:
+        if lively and not (woken or self._went or self._flying or self._closed) and self._acks and ray.is_initialized():
             self.coordinator.tell.remote(self.identity, self._taken_acks())
 
     def _wait_for(self) -> float | None:
@@ -473,9 +481,10 @@ class RemoteChannel:
         """Call the coordinator and wait, through its restarts, as long as `CALL_TIMEOUT_S`."""
         deadline = self._clock.monotonic() + CALL_TIMEOUT_S
         while True:
+            check_ray(self.service)
             try:
                 return ray.get(getattr(self.coordinator, method).remote(*args), timeout=CALL_TIMEOUT_S)
-            except RayActorError as error:  # noqa: PERF203  it waits out a restart
+            except RayActorError as error:
                 if self._is_gone() or self._clock.monotonic() > deadline:
                     raise _away(self.service, error) from error
                 self._clock.sleep(RESEND_AFTER_S)

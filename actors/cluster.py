@@ -44,6 +44,21 @@ OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: what is in flight is bounded by the budget, not by this; Ray spills above it."""
 
 
+def check_ray(service: str, outcome: str = "") -> None:
+    """Raise `WriterError` without a Ray: asked for anything then, Ray makes a connection, or starts another Ray.
+
+    Args:
+        service: which is to be asked.
+        outcome: what the error says of the call that needs it.
+    """
+    if not ray.is_initialized():
+        raise WriterError(
+            f"this process has left the Ray of service {service!r}: it was stopped, or Ray was shut down{outcome}",
+            suggestions=[f"connect again: connect({service!r})", "or start the service again: Service.start(config)"],
+            retriable=True,
+        )
+
+
 def join_ray(*, pass_by_strangers: bool = False) -> bool:
     """Connect this process to the Ray that `RAY_ADDRESS` names or that runs on this machine; False: there is none.
 

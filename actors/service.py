@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.client import LogClient, RemoteChannel
-from actors.cluster import end_ray, join_ray, start_ray
+from actors.cluster import check_ray, end_ray, join_ray, start_ray
 from actors.coordinator import CoordinatorActor
 from actors.exposition import exposition
 from actors.maintenance import MaintenanceActor
@@ -125,6 +125,7 @@ class Service:
 
     def configuration(self) -> dict[str, dict[str, str]]:
         """The options that are not at their default: `value` as text, without secrets, and its `origin`."""
+        check_ray(self.name)
         config: WriterConfig = _patient_get(self.coordinator.configuration.remote, CALL_TIMEOUT_S)
         origins: dict[str, str] = _patient_get(self.coordinator.origins.remote, CALL_TIMEOUT_S)
         return {
@@ -149,6 +150,7 @@ class Service:
         return points
 
     def _ask_metrics(self, method: str) -> Any:
+        check_ray(self.name)
         known, self._metrics = self._metrics, None
         try:
             try:
@@ -217,6 +219,7 @@ class Service:
         `consistent` is True where, for each producer, accepted = committed + refused + in flight, and the
         table's highest number is the one that was acknowledged last (or, with batches in flight, not below).
         """
+        check_ray(self.name)
         ledger: dict[str, Any] = _patient_get(self.coordinator.ledger.remote, CALL_TIMEOUT_S)
         producers = ledger["producers"]
         for entry in producers.values():
@@ -240,6 +243,7 @@ class Service:
             WriterValidationError, WriterTableError: as `LogWriter.maintain_table`.
             WriterError: the actor died again and again; what it had committed stays.
         """
+        check_ray(self.name)
         actor = _maintenance(self.name, ray.get(self.coordinator.configuration.remote(), timeout=CALL_TIMEOUT_S))
         answer = actor.maintain.remote(dict(options) if isinstance(options, Mapping) else options)
         try:
@@ -260,12 +264,14 @@ class Service:
 
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
         """Take nothing more and settle everything accepted: `drained`, and `in_flight_batches` where time ran out."""
+        check_ray(self.name)
         said: dict[str, Any] = ray.get(self.coordinator.drain.remote(timeout))
         return said
 
     def stop(self, timeout: float | None = 60.0) -> dict[str, Any]:
         """Drain, then end all actors, and Ray where this service started it. A second call does nothing."""
         try:
+            check_ray(self.name)
             coordinator = ray.get_actor(actor_name(self.name, "coordinator"), namespace=NAMESPACE)
         except Exception:  # noqa: BLE001  no such actor, or no Ray any more: it is stopped
             return {"stopped": False, "drained": True, "in_flight_batches": 0}
@@ -303,10 +309,14 @@ class Service:
     def _look_at(self, role: str, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:
         entry: dict[str, Any] = {"pid": None, "node_id": None, "state": "down", "restarts": 0, "last_seen": None}
         try:
+            check_ray(self.name)
             actor = ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE)
             pong = ray.get(actor.ping.remote(), timeout=CALL_TIMEOUT_S / 3)
         except ValueError:
             reasons.append(f"there is no {role}")
+            return entry
+        except WriterError as error:
+            reasons.append(error.message)
             return entry
         except (RayActorError, GetTimeoutError) as error:
             reasons.append(f"the {role} does not answer: {_last_line(error)}")
@@ -325,8 +335,9 @@ class Service:
     def _look_at_spark(self, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:
         """The Spark actor's entry, where the service has one."""
         try:
+            check_ray(self.name)
             ray.get_actor(actor_name(self.name, "spark"), namespace=NAMESPACE)
-        except ValueError:
+        except (ValueError, WriterError):
             return {}
         entry = self._look_at("spark", clock, reasons)
         if entry["state"] == "starting":

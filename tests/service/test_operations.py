@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.service.support import found_by
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -110,3 +112,21 @@ def test_a_drained_service_takes_nothing_more(ray_address: str, tmp_path: Path) 
     assert sfwriter("status", "--name", name).returncode == 1
     stopped = sfwriter("stop", "--name", name)
     assert (stopped.returncode, "has ended" in stopped.stdout) == (0, True)
+
+
+def test_a_service_with_its_own_ray_is_stopped_twice_and_whoever_comes_later_is_told(tmp_path: Path) -> None:
+    found = found_by("tests.service.own_ray", tmp_path / "warehouse")
+    assert found["drained"]
+    assert found["stopped"] == [True, False, False]
+    assert found["rows"] == [1] * 20
+    assert found["refused"][0] == "raised"
+    assert "draining" in found["refused"][1]
+    gave = {name for name, (how, _) in found["after"].items() if how == "gave"}
+    assert gave == {"health", "flush", "close"}
+    assert "'status': 'down'" in found["after"]["health"][1]
+    told = [what for how, what in found["after"].values() if how != "gave"]
+    assert all(text.startswith("WriterError: ") and "Service.start" in text for text in told)
+    assert "nothing of the call is written" in found["after"]["write"][1]
+    assert len(found["beside"]) == 4, "a call that was on its way is answered"
+    assert found["alone"], "nobody has started another Ray"
+    assert (found["rows_in_all"], found["consistent"]) == (21, True)
