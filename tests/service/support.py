@@ -14,9 +14,18 @@ from benchmarks.live import look_at
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def found_by(module: str, warehouse: Path) -> dict[str, Any]:
-    """What a program that starts its own Ray prints at its end: one process joins one Ray."""
+def found_by(module: str, warehouse: Path, home: Path | None = None) -> dict[str, Any]:
+    """What a program that starts its own Ray prints at its end: one process joins one Ray.
+
+    Args:
+        module: the program.
+        warehouse: which it is told.
+        home: where it makes a token of its own, so that no other Ray of this machine lets it in.
+    """
     environ = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    if home is not None:
+        environ = {name: value for name, value in environ.items() if not name.startswith("RAY_AUTH_")}
+        environ["HOME"] = str(home)
     done = subprocess.run(
         [sys.executable, "-m", module, str(warehouse)],
         cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400, check=False,

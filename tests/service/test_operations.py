@@ -115,7 +115,7 @@ def test_a_drained_service_takes_nothing_more(ray_address: str, tmp_path: Path) 
 
 
 def test_a_service_with_its_own_ray_is_stopped_twice_and_whoever_comes_later_is_told(tmp_path: Path) -> None:
-    found = found_by("tests.service.own_ray", tmp_path / "warehouse")
+    found = found_by("tests.service.own_ray", tmp_path / "warehouse", tmp_path)
     assert found["drained"]
     assert found["stopped"] == [True, False, False]
     assert found["rows"] == [1] * 20
@@ -124,8 +124,10 @@ def test_a_service_with_its_own_ray_is_stopped_twice_and_whoever_comes_later_is_
     gave = {name for name, (how, _) in found["after"].items() if how == "gave"}
     assert gave == {"health", "flush", "close"}
     assert "'status': 'down'" in found["after"]["health"][1]
-    told = [what for how, what in found["after"].values() if how != "gave"]
-    assert all(text.startswith("WriterError: ") and "Service.start" in text for text in told)
+    told = {name: what for name, (how, what) in found["after"].items() if how != "gave"}
+    assert all(text.startswith("WriterError: ") for text in told.values())
+    # Others' Ray may run on this machine, and refuse it.
+    assert all("Service.start" in text for name, text in told.items() if name not in {"connect", "attach"})
     assert "nothing of the call is written" in found["after"]["write"][1]
     assert len(found["beside"]) == 4, "a call that was on its way is answered"
     assert found["alone"], "nobody has started another Ray"
