@@ -207,8 +207,7 @@ class RemoteChannel:
 
     def _hurry(self) -> None:
         """Have all that was sent staged at once. The call may overtake parcels on the way, so it says how many."""
-        if ray.is_initialized():
-            self.coordinator.hurry.remote(self.identity, self._sender, self._parcels)
+        self._tell("hurry", self._sender, self._parcels)
 
     def uncommitted(self) -> list[dict[str, Any]]:
         """What is not settled: see `LogClient.uncommitted`."""
@@ -250,8 +249,7 @@ class RemoteChannel:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        if ray.is_initialized():
-            self.coordinator.leave.remote(self.identity, self._taken_acks())
+        self._tell("leave", self._taken_acks())
 
     # ------------------------------------------------------------ the sending thread
 
@@ -283,8 +281,8 @@ class RemoteChannel:
         self._went = False
         woken = self._changed.wait(ACKS_AFTER_S if lively else wait)
         self._asleep = False
-        if lively and not (woken or self._went or self._flying or self._closed) and self._acks and ray.is_initialized():
-            self.coordinator.tell.remote(self.identity, self._taken_acks())
+        if lively and not (woken or self._went or self._flying or self._closed) and self._acks:
+            self._tell("tell", self._taken_acks())
 
     def _wait_for(self) -> float | None:
         """Seconds until there is something to do: 0 now, None not before something changes."""
@@ -476,6 +474,11 @@ class RemoteChannel:
             outbound.future.set_exception(_unanswered(self.service, outbound, cause))
 
     # ------------------------------------------------------------ small things
+
+    def _tell(self, method: str, *args: Any) -> None:
+        """Call the coordinator about this client without waiting; nothing where its Ray is gone."""
+        if ray.is_initialized():
+            getattr(self.coordinator, method).remote(self.identity, *args)
 
     def _ask(self, method: str, *args: Any) -> Any:
         """Call the coordinator and wait, through its restarts, as long as `CALL_TIMEOUT_S`."""

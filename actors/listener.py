@@ -89,6 +89,7 @@ class Listener:
         if os.environ.get("RAY_USE_TLS", "0") not in {"", "0"}:
             return None  # what Ray encrypts shall not go another way in plain
         try:
+            # Ray has no types for it.
             host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             self._server = await asyncio.get_running_loop().create_server(self._door, host, 0)
             return host, int(self._server.sockets[0].getsockname()[1])

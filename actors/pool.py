@@ -91,10 +91,16 @@ class WriterPool:
         except ObjectLostError as error:
             self._give_back(seat)
             return StagingFailed(job, Fault(_lost_payload(spec.name, error), retriable=False))
+        except RayTaskError as error:
+            self._give_back(seat)
+            cause = cause_of(error)
+            if isinstance(cause, ObjectLostError):
+                return StagingFailed(job, Fault(_lost_payload(spec.name, cause), retriable=False))
+            return StagingFailed(job, fault_of(cause))
         except RayError as error:
             self._dismiss(seat)
             return StagingFailed(job, fault_of(error), worker_died=True)
-        except Exception as error:  # noqa: BLE001  every fault is the machine's to judge
+        except Exception as error:  # noqa: BLE001  the writer's own, over its line: the machine judges it
             self._give_back(seat)
             return StagingFailed(job, fault_of(error))
         self._give_back(seat)
@@ -102,13 +108,10 @@ class WriterPool:
 
     @staticmethod
     async def _staged(seat: _Seat, spec: TableSpec, work: list[tuple[Payload, list[Slice]]]) -> StagedBatch:
-        """What a writer made of the work. Raises what it raised, or what became of the call."""
+        """What a writer made of the work, over its line or through Ray."""
         if seat.line is not None and seat.line.takes(work):
             return await seat.line.stage(spec, work)
-        try:
-            staged: StagedBatch = await seat.actor.stage.remote(spec, work)
-        except RayTaskError as error:
-            raise cause_of(error) from None
+        staged: StagedBatch = await seat.actor.stage.remote(spec, work)
         return staged
 
     def line_opened(self, number: int, line: WriterLine) -> None:

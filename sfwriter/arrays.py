@@ -23,7 +23,7 @@ import arro3.core as arro3
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _TYPES = {
     pa.string(): arro3.DataType.utf8(),
@@ -48,6 +48,15 @@ _PANDAS_PAYS_AT = 2_000_000
 pandas takes. Renting until the rent has come to the price costs at most twice the best that one can do."""
 
 _rented = 0
+
+
+def is_unicode(texts: Iterable[str]) -> bool:
+    """Whether a text, or each of several, is one that Arrow and a log can hold: none has half of a surrogate pair."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def types_of(values: Sequence[Any]) -> set[type]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sfwriter.arrays import array_of, nulls
+from sfwriter.arrays import array_of, is_unicode, nulls
 from sfwriter.dictionaries import LEAST_ROWS, MOST_TEXTS, numbered_texts
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class NumberedTexts:
             if len(self._places) > MOST_TEXTS or not set(map(type, self._places)) <= _TAKEN:
                 return False
             texts = list(self._places)
-            if not _is_unicode(text for text in texts[len(self._texts) :] if text is not None):
+            if not is_unicode(text for text in texts[len(self._texts) :] if text is not None):
                 return False
             self._texts = texts
         self._fill_up_to(start)
@@ -115,7 +115,7 @@ class JoinedTexts:
             new = joined[len(self._joined) :]
             # A text with a separator in it brings one more: only without are the texts told apart for certain.
             separators = {texts.count(_SEPARATOR) for texts in new}
-            if len(joined) > MOST_TEXTS or separators != {len(self._names) - 1} or not _is_unicode(new):
+            if len(joined) > MOST_TEXTS or separators != {len(self._names) - 1} or not is_unicode(new):
                 return False
             self._joined = joined
         self._numbers += numbers
@@ -135,15 +135,6 @@ def _apart(texts: Sequence[str], numbers: pa.Array) -> NumberedTexts:
     # In order, as `few_texts` has them: then their numbers stay as they are.
     places = _Places(sorted(set(texts)))
     return NumberedTexts(places, pc.take(_int32(places.of(texts)), numbers, boundscheck=False))
-
-
-def _is_unicode(texts: Iterable[str]) -> bool:
-    """Whether none of them has half of a surrogate pair."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _int32(numbers: bytes) -> pa.Array:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from sfwriter.arrays import is_unicode
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,10 +57,8 @@ def columns_named(connection: Any, text: str) -> list[str]:
     """
     if len(text) > MAX_TEXT:
         raise ValueError(f"has {len(text)} characters; {MAX_TEXT} are allowed")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("has a lone surrogate, which is no Unicode text") from None
+    if not is_unicode(text):
+        raise ValueError("has a lone surrogate, which is no Unicode text")
     # By itself first: brackets around it would make an expression of `a) OR (b`.
     _parsed(connection, f"SELECT {text}")
     # On lines of its own, so that a comment at its end hides nothing that follows.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sfwriter.arrays import is_unicode
 from sfwriter.batch import KEY_PREFIX
 from sfwriter.exceptions import WriterValidationError
 from sfwriter.options import ProducerId
@@ -75,10 +76,4 @@ def check_producer_id(producer_id: object) -> None:
 
 
 def _is_key(given: object) -> bool:
-    if not isinstance(given, str) or not given.strip() or len(given) > MAX_KEY_LENGTH:
-        return False
-    try:
-        given.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which no log can hold
-        return False
-    return True
+    return isinstance(given, str) and bool(given.strip()) and len(given) <= MAX_KEY_LENGTH and is_unicode(given)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from sfwriter.arrays import is_unicode
 from sfwriter.dictionaries import is_encoded, plain_schema, plain_type
 from sfwriter.exceptions import WriterSchemaError
 
@@ -114,7 +115,7 @@ def check_writable(schema: pa.Schema, spec: TableSpec) -> None:
         problem = None
         if clash != column.name:
             problem = f"differs from {clash!r} only in upper and lower case"
-        elif not column.name or _FORBIDDEN.search(column.name) or not _is_text(column.name):
+        elif not column.name or _FORBIDDEN.search(column.name) or not is_unicode(column.name):
             problem = "has a name that Delta does not allow (none of ` ,;{}()=`, tabs and line breaks)"
         elif not _holds(column.type) and not (column.type == _NAIVE and _has_naive(spec, column.name)):
             problem = f"is {column.type}, which Delta cannot hold"
@@ -132,14 +133,6 @@ def check_writable(schema: pa.Schema, spec: TableSpec) -> None:
 def _has_naive(spec: TableSpec, name: str) -> bool:
     """Whether the table keeps this column without a zone: only those that others made do."""
     return name in spec.schema.names and bool(spec.schema.field(name).type == _NAIVE)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _holds(kind: pa.DataType) -> bool:

@@ -31,7 +31,7 @@ def main(warehouse: str) -> dict[str, Any]:
     beside = [threading.Thread(target=write_on, args=(late,), daemon=True) for _ in range(4)]
     for thread in beside:
         thread.start()
-    time.sleep(1)
+    time.sleep(1)  # each of them has calls on their way by then; what follows holds for fewer, too
     drained = service.drain(PATIENCE_S)["drained"]
     refused = said(lambda: client.write_log_rows([ROW]))
     stopped = [service.stop(), service.stop(), service.stop()]

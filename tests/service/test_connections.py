@@ -170,7 +170,7 @@ def sent_when_ready(connections: Connections, offer: Offer | None, took: Queue[A
     while not connections.send(offer, CALL, lambda *answer: took.put(answer)):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.01)
+        time.sleep(0.01)  # a connection is made in the background, and nothing tells when
     return True
 
 

@@ -133,7 +133,7 @@ def written_until(client: Any, went: list[bool], over: bool) -> int:
         client.write_log_rows(rows(0, call))
         if went[-1:] == [over]:
             return call + 1
-        time.sleep(0.02)
+        time.sleep(0.02)  # a connection is made, and lost, in the background
     raise AssertionError(f"never {over}")
 
 
