@@ -9,28 +9,28 @@ Never does: commit, stage, or trust that "sent" means anything.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
 import threading
+import weakref
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from actors.cluster import check_ray
+from actors.calls import actor_of, answer_of, calling, check_ray
 from actors.connection import ConnectionLostError
 from actors.courier import COURIER
 from actors.options import (
     CALL_TIMEOUT_S,
     INLINE_BYTES,
-    NAMESPACE,
     PARCEL_BATCHES,
     PARCEL_BYTES,
     PARCEL_LINGER_S,
     PARCELS_IN_FLIGHT,
-    actor_name,
 )
 from actors.parcels import Load, packed
 from actors.spark_table import engine_of
@@ -40,7 +40,7 @@ from sfwriter.batch import Token
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterPerformanceError, WriterTableError
 from sfwriter.flow.vocabulary import Reason
-from sfwriter.runtime.channel import Receipt, Usage
+from sfwriter.runtime.channel import EXIT_GRACE_S, Receipt, Usage
 from sfwriter.writer import Call, LogWriter
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class RemoteChannel:
         self._went = False
         self._asleep = False
         self._waiters = 0
+        _OPEN.add(self)
 
     # ------------------------------------------------------------ the channel's calls
 
@@ -251,6 +252,15 @@ class RemoteChannel:
             self._thread.join()
         self._tell("leave", self._taken_acks())
 
+    def finish(self, timeout: float) -> None:
+        """As the process ends: settle what can be settled in time, and say what is left."""
+        if not (self._closed or self.flush(timeout)):
+            log.warning(
+                "the process ends with %d batches to service %s that are not settled; close() waits for them",
+                self._window.held,
+                self.service,
+            )
+
     # ------------------------------------------------------------ the sending thread
 
     def _run(self) -> None:
@@ -328,9 +338,10 @@ class RemoteChannel:
                 self._hurry()
 
     def _send(self, number: int, outbounds: list[Outbound]) -> None:
-        (parcel,) = packed([Load(number, outbounds, self._sender, self._taken_acks())], self.quarantine_table)
-        answer = self.coordinator.deliver.remote(self.identity, parcel)
-        answer.future().add_done_callback(partial(self._answered, number))
+        with calling(self.service):
+            (parcel,) = packed([Load(number, outbounds, self._sender, self._taken_acks())], self.quarantine_table)
+            answer = self.coordinator.deliver.remote(self.identity, parcel).future()
+        answer.add_done_callback(partial(self._answered, number))
 
     def _answered(self, number: int, done: Future[Any]) -> None:
         error = done.exception()
@@ -447,11 +458,8 @@ class RemoteChannel:
 
     def _is_gone(self) -> bool:
         """Whether the service was stopped: then its name is gone, too."""
-        # Asked without a connection, Ray makes one by itself, to whatever Ray it finds.
-        if not ray.is_initialized():
-            return True
         try:
-            self.coordinator = ray.get_actor(actor_name(self.service, "coordinator"), namespace=NAMESPACE)
+            self.coordinator = actor_of(self.service, "coordinator")
         except Exception:  # noqa: BLE001  Ray itself may be gone
             return True
         return False
@@ -477,17 +485,16 @@ class RemoteChannel:
 
     def _tell(self, method: str, *args: Any) -> None:
         """Call the coordinator about this client without waiting; nothing where its Ray is gone."""
-        if ray.is_initialized():
+        with contextlib.suppress(WriterError), calling(self.service):
             getattr(self.coordinator, method).remote(self.identity, *args)
 
     def _ask(self, method: str, *args: Any) -> Any:
         """Call the coordinator and wait, through its restarts, as long as `CALL_TIMEOUT_S`."""
         deadline = self._clock.monotonic() + CALL_TIMEOUT_S
         while True:
-            check_ray(self.service)
             try:
-                return ray.get(getattr(self.coordinator, method).remote(*args), timeout=CALL_TIMEOUT_S)
-            except RayActorError as error:
+                return answer_of(self.service, getattr(self.coordinator, method).remote, *args, timeout=CALL_TIMEOUT_S)
+            except RayActorError as error:  # noqa: PERF203  it waits out a restart
                 if self._is_gone() or self._clock.monotonic() > deadline:
                     raise _away(self.service, error) from error
                 self._clock.sleep(RESEND_AFTER_S)
@@ -508,6 +515,21 @@ class RemoteChannel:
             suggestions=["try again later, or connect with on_full='block' and a longer queue_timeout_secs"],
             retriable=True,
         )
+
+
+# ---------------------------------------------------------------- the end of the process
+
+_OPEN: weakref.WeakSet[RemoteChannel] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish_all() -> None:
+    for channel in list(_OPEN):
+        channel.finish(EXIT_GRACE_S)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OPEN.clear)
 
 
 class LogClient(LogWriter):

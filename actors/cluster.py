@@ -21,6 +21,7 @@ from ray._private import services
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]  # no stubs
 from ray.exceptions import AuthenticationError, RayError
 
+from actors.calls import leave_ray
 from actors.priority import own_ray
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError
@@ -42,21 +43,6 @@ START_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 2.0
 OBJECT_STORE_BYTES = 1 << 30
 """Of a Ray that is started here: what is in flight is bounded by the budget, not by this; Ray spills above it."""
-
-
-def check_ray(service: str, outcome: str = "") -> None:
-    """Raise `WriterError` without a Ray: asked for anything then, Ray makes a connection, or starts another Ray.
-
-    Args:
-        service: which is to be asked.
-        outcome: what the error says of the call that needs it.
-    """
-    if not ray.is_initialized():
-        raise WriterError(
-            f"this process has left the Ray of service {service!r}: it was stopped, or Ray was shut down{outcome}",
-            suggestions=[f"connect again: connect({service!r})", "or start the service again: Service.start(config)"],
-            retriable=True,
-        )
 
 
 def join_ray(*, pass_by_strangers: bool = False) -> bool:
@@ -199,8 +185,7 @@ def start_ray() -> int:
 
 def end_ray(pid: int) -> None:
     """End a Ray that `start_ray` started, with everything in it. One that is gone is no error."""
-    if ray.is_initialized():
-        ray.shutdown()
+    leave_ray()
     try:
         head = psutil.Process(pid)
         family = [head, *head.children(recursive=True)]

@@ -19,7 +19,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.cluster import check_ray
+from actors.calls import calling
 from actors.connection import Connections
 from actors.options import PARCEL_LINGER_S
 from actors.parcels import packed
@@ -106,12 +106,12 @@ class Courier:
         for (coordinator, offer, _), loads in roads.items():
             sent = [(channel, load.number) for channel, load in loads]
             try:
-                check_ray(loads[0][0].service)
-                parcels = packed([load for _, load in loads], loads[0][0].quarantine_table)
-                call = [(channel.identity, parcel) for (channel, _), parcel in zip(loads, parcels, strict=True)]
-                if not self._connections.send(offer, call, partial(self._deal_out, sent)):
-                    answer = coordinator.deliver_all.remote(call)
-                    answer.future().add_done_callback(partial(self._arrived, sent))
+                with calling(loads[0][0].service):
+                    parcels = packed([load for _, load in loads], loads[0][0].quarantine_table)
+                    call = [(channel.identity, parcel) for (channel, _), parcel in zip(loads, parcels, strict=True)]
+                    if not self._connections.send(offer, call, partial(self._deal_out, sent)):
+                        answer = coordinator.deliver_all.remote(call).future()
+                        answer.add_done_callback(partial(self._arrived, sent))
             except Exception as error:  # noqa: BLE001  each client judges what becomes of its own
                 for channel, number in sent:
                     channel.take_in(number, None, error)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.calls import actor_of, answer_of
 from actors.lives import restarts
-from actors.options import CALL_TIMEOUT_S, CARE_EVERY_S, NAMESPACE, NICE, REST, actor_name
+from actors.options import CALL_TIMEOUT_S, CARE_EVERY_S, NICE, REST
 from actors.spark_table import engine_of
 from sfwriter.clock import SystemClock
 from sfwriter.limits import process_memory
@@ -151,8 +152,8 @@ class Maintenance:
 
     def _commits(self) -> dict[str, int]:
         try:
-            coordinator = ray.get_actor(actor_name(self._service, "coordinator"), namespace=NAMESPACE)
-            found: dict[str, int] = ray.get(coordinator.commits.remote(), timeout=CALL_TIMEOUT_S)
+            coordinator = actor_of(self._service, "coordinator")
+            found: dict[str, int] = answer_of(self._service, coordinator.commits.remote, timeout=CALL_TIMEOUT_S)
         except Exception:  # noqa: BLE001  a coordinator that is away is asked again
             return {}
         return found

@@ -11,9 +11,10 @@ import ray
 from ray.exceptions import GetTimeoutError
 from ray.util.metrics import Counter, Gauge
 
+from actors.calls import actor_of
 from actors.exposition import COUNTERS, GAUGES
 from actors.lives import restarts
-from actors.options import CALL_TIMEOUT_S, HISTORY_S, NAMESPACE, SNAPSHOT_EVERY_S, actor_name
+from actors.options import CALL_TIMEOUT_S, HISTORY_S, SNAPSHOT_EVERY_S
 from actors.spark_table import ask as ask_spark
 from sfwriter.clock import SystemClock
 from sfwriter.limits import process_memory
@@ -161,7 +162,7 @@ class Metrics:
     def _handle(self, role: str) -> Any:
         handle = self._handles.get(role)
         if handle is None:
-            handle = self._handles[role] = ray.get_actor(actor_name(self._service, role), namespace=NAMESPACE)
+            handle = self._handles[role] = actor_of(self._service, role)
         return handle
 
     def _care(self, asked: Any, timeout: float) -> dict[str, Any] | None:

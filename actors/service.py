@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from actors.calls import actor_of, answer_of
 from actors.client import LogClient, RemoteChannel
-from actors.cluster import check_ray, end_ray, join_ray, start_ray
+from actors.cluster import end_ray, join_ray, start_ray
 from actors.coordinator import CoordinatorActor
 from actors.exposition import exposition
 from actors.maintenance import MaintenanceActor
 from actors.metrics import MetricsActor
 from actors.options import (
     CALL_TIMEOUT_S,
-    NAMESPACE,
-    actor_name,
     coordinator_options,
     maintenance_options,
     metrics_options,
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from sfwriter.results import MaintainResult
 
 START_TIMEOUT_S = 60.0
-PROGRESS_EVERY_S = 0.5
 PRIVATE_TO_CLIENTS = ("producer_id",)
 """Options that are a client's own: a service is the same service whatever they are."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -104,7 +102,7 @@ class Service:
                 _start_spark(name, config)
             made = cast("Any", CoordinatorActor).options(**coordinator_options(name))
             coordinator = made.remote(name, config, started_ray, origins)
-            running = _patient_get(coordinator.configuration.remote, START_TIMEOUT_S)
+            running = _patient_get(name, coordinator.configuration.remote, START_TIMEOUT_S)
             _check_same(name, config, running)
             cast("Any", MetricsActor).options(**metrics_options(name)).remote(name)
             _maintenance(name, config)
@@ -125,9 +123,8 @@ class Service:
 
     def configuration(self) -> dict[str, dict[str, str]]:
         """The options that are not at their default: `value` as text, without secrets, and its `origin`."""
-        check_ray(self.name)
-        config: WriterConfig = _patient_get(self.coordinator.configuration.remote, CALL_TIMEOUT_S)
-        origins: dict[str, str] = _patient_get(self.coordinator.origins.remote, CALL_TIMEOUT_S)
+        config: WriterConfig = _patient_get(self.name, self.coordinator.configuration.remote, CALL_TIMEOUT_S)
+        origins: dict[str, str] = _patient_get(self.name, self.coordinator.origins.remote, CALL_TIMEOUT_S)
         return {
             option: {"value": value, "origin": origins.get(option, "the call")}
             for option, (value, _) in config.differences(WriterConfig()).items()
@@ -150,7 +147,6 @@ class Service:
         return points
 
     def _ask_metrics(self, method: str) -> Any:
-        check_ray(self.name)
         known, self._metrics = self._metrics, None
         try:
             try:
@@ -169,8 +165,8 @@ class Service:
 
     def _answer_of_metrics(self, known: Any, method: str) -> Any:
         """Its name is looked up once: that is one of three calls that an answer takes."""
-        actor = known or ray.get_actor(actor_name(self.name, "metrics"), namespace=NAMESPACE)
-        answer = ray.get(getattr(actor, method).remote(), timeout=CALL_TIMEOUT_S)
+        actor = known or actor_of(self.name, "metrics")
+        answer = answer_of(self.name, getattr(actor, method).remote, timeout=CALL_TIMEOUT_S)
         self._metrics = actor
         return answer
 
@@ -193,7 +189,7 @@ class Service:
         writers: list[dict[str, Any]] = []
         if coordinator["state"] != "down":
             try:
-                writers = ray.get(self.coordinator.writers.remote(), timeout=CALL_TIMEOUT_S)
+                writers = answer_of(self.name, self.coordinator.writers.remote, timeout=CALL_TIMEOUT_S)
             except (RayActorError, GetTimeoutError) as error:
                 reasons.append(f"the writers cannot be looked at: {error}")
             for writer in writers:
@@ -219,8 +215,7 @@ class Service:
         `consistent` is True where, for each producer, accepted = committed + refused + in flight, and the
         table's highest number is the one that was acknowledged last (or, with batches in flight, not below).
         """
-        check_ray(self.name)
-        ledger: dict[str, Any] = _patient_get(self.coordinator.ledger.remote, CALL_TIMEOUT_S)
+        ledger: dict[str, Any] = _patient_get(self.name, self.coordinator.ledger.remote, CALL_TIMEOUT_S)
         producers = ledger["producers"]
         for entry in producers.values():
             entry["consistent"] = _is_consistent(entry)
@@ -243,15 +238,19 @@ class Service:
             WriterValidationError, WriterTableError: as `LogWriter.maintain_table`.
             WriterError: the actor died again and again; what it had committed stays.
         """
-        check_ray(self.name)
-        actor = _maintenance(self.name, ray.get(self.coordinator.configuration.remote(), timeout=CALL_TIMEOUT_S))
-        answer = actor.maintain.remote(dict(options) if isinstance(options, Mapping) else options)
+        config = answer_of(self.name, self.coordinator.configuration.remote, timeout=CALL_TIMEOUT_S)
+        actor = _maintenance(self.name, config)
+
+        def tell() -> None:
+            running = answer_of(self.name, actor.look.remote, timeout=CALL_TIMEOUT_S)["running"]
+            if progress is not None and running is not None:
+                progress(running)
+
+        asked = dict(options) if isinstance(options, Mapping) else options
         try:
-            while not ray.wait([answer], timeout=PROGRESS_EVERY_S)[0]:
-                running = ray.get(actor.look.remote(), timeout=CALL_TIMEOUT_S)["running"] if progress else None
-                if progress is not None and running is not None:
-                    progress(running)
-            result: MaintainResult = ray.get(answer)
+            result: MaintainResult = answer_of(
+                self.name, actor.maintain.remote, asked, meanwhile=tell if progress else None
+            )
         except RayTaskError as error:
             raise cause_of(error) from None
         except (RayActorError, GetTimeoutError) as error:
@@ -264,30 +263,27 @@ class Service:
 
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
         """Take nothing more and settle everything accepted: `drained`, and `in_flight_batches` where time ran out."""
-        check_ray(self.name)
-        said: dict[str, Any] = ray.get(self.coordinator.drain.remote(timeout))
+        said: dict[str, Any] = answer_of(self.name, self.coordinator.drain.remote, timeout)
         return said
 
     def stop(self, timeout: float | None = 60.0) -> dict[str, Any]:
         """Drain, then end all actors, and Ray where this service started it. A second call does nothing."""
         try:
-            check_ray(self.name)
-            coordinator = ray.get_actor(actor_name(self.name, "coordinator"), namespace=NAMESPACE)
+            coordinator = actor_of(self.name, "coordinator")
         except Exception:  # noqa: BLE001  no such actor, or no Ray any more: it is stopped
             return {"stopped": False, "drained": True, "in_flight_batches": 0}
         said = {"drained": False, "in_flight_batches": None}
         started_ray = None
         with contextlib.suppress(RayActorError, GetTimeoutError):
-            said = ray.get(
-                coordinator.drain.remote(timeout), timeout=None if timeout is None else timeout + CALL_TIMEOUT_S
-            )
-            started_ray = ray.get(coordinator.retire.remote(), timeout=CALL_TIMEOUT_S)
+            patience_s = None if timeout is None else timeout + CALL_TIMEOUT_S
+            said = answer_of(self.name, coordinator.drain.remote, timeout, timeout=patience_s)
+            started_ray = answer_of(self.name, coordinator.retire.remote, timeout=CALL_TIMEOUT_S)
         with contextlib.suppress(ValueError, RayActorError, GetTimeoutError):
-            spark = ray.get_actor(actor_name(self.name, "spark"), namespace=NAMESPACE)
-            ray.get(spark.retire.remote(), timeout=CALL_TIMEOUT_S)
+            spark = actor_of(self.name, "spark")
+            answer_of(self.name, spark.retire.remote, timeout=CALL_TIMEOUT_S)
         for role in ("maintenance", "metrics", "coordinator", "spark"):
             with contextlib.suppress(ValueError):
-                ray.kill(ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE))
+                ray.kill(actor_of(self.name, role))
         if started_ray is not None:
             end_ray(started_ray)
         return {"stopped": True, **said}
@@ -309,9 +305,8 @@ class Service:
     def _look_at(self, role: str, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:
         entry: dict[str, Any] = {"pid": None, "node_id": None, "state": "down", "restarts": 0, "last_seen": None}
         try:
-            check_ray(self.name)
-            actor = ray.get_actor(actor_name(self.name, role), namespace=NAMESPACE)
-            pong = ray.get(actor.ping.remote(), timeout=CALL_TIMEOUT_S / 3)
+            actor = actor_of(self.name, role)
+            pong = answer_of(self.name, actor.ping.remote, timeout=CALL_TIMEOUT_S / 3)
         except ValueError:
             reasons.append(f"there is no {role}")
             return entry
@@ -335,8 +330,7 @@ class Service:
     def _look_at_spark(self, clock: SystemClock, reasons: list[str]) -> dict[str, Any]:
         """The Spark actor's entry, where the service has one."""
         try:
-            check_ray(self.name)
-            ray.get_actor(actor_name(self.name, "spark"), namespace=NAMESPACE)
+            actor_of(self.name, "spark")
         except (ValueError, WriterError):
             return {}
         entry = self._look_at("spark", clock, reasons)
@@ -371,7 +365,7 @@ def connect(
         )
     coordinator = _find(name)
     identity = uuid.uuid4().hex[:12]
-    welcome = _patient_get(lambda: coordinator.enter.remote(identity, producer_id), CALL_TIMEOUT_S)
+    welcome = _patient_get(name, lambda: coordinator.enter.remote(identity, producer_id), CALL_TIMEOUT_S)
     if welcome["version"] != __version__:
         raise WriterConfigurationError(
             f"this client is sfwriter {__version__}, and service {name!r} runs {welcome['version']}",
@@ -401,11 +395,11 @@ def _start_spark(name: str, config: WriterConfig) -> None:
         WriterConfigurationError: what Spark needs is missing, or the service runs with another configuration.
     """
     try:
-        coordinator = ray.get_actor(actor_name(name, "coordinator"), namespace=NAMESPACE)
+        coordinator = actor_of(name, "coordinator")
     except ValueError:
         coordinator = None
     if coordinator is not None:
-        _check_same(name, config, _patient_get(coordinator.configuration.remote, START_TIMEOUT_S))
+        _check_same(name, config, _patient_get(name, coordinator.configuration.remote, START_TIMEOUT_S))
     actor = cast("Any", SparkActor).options(**spark_options(name)).remote(name, config)
     try:
         SparkCalls(name).wait_for("awake", FIRST_WAKE_S)
@@ -421,7 +415,7 @@ def _find(name: str) -> Any:
     if not join_ray():
         raise WriterError(f"no Ray runs here, so no service {name!r}", suggestions=[how, "or set RAY_ADDRESS"])
     try:
-        return ray.get_actor(actor_name(name, "coordinator"), namespace=NAMESPACE)
+        return actor_of(name, "coordinator")
     except ValueError:
         raise WriterError(
             f"no service {name!r} runs in the Ray at {ray.get_runtime_context().gcs_address}",
@@ -429,13 +423,13 @@ def _find(name: str) -> Any:
         ) from None
 
 
-def _patient_get(call: Any, timeout: float) -> Any:
+def _patient_get(name: str, call: Any, timeout: float) -> Any:
     """The answer to a remote call that only looks, waited for through a restart of its actor."""
     clock = SystemClock()
     deadline = clock.monotonic() + timeout
     while True:
         try:
-            return ray.get(call(), timeout=timeout)
+            return answer_of(name, call, timeout=timeout)
         except (RayActorError, GetTimeoutError) as error:  # noqa: PERF203  it waits out a restart
             if "ray.kill" in str(error):  # nothing but the end of a service kills its coordinator for good
                 raise WriterError(

@@ -15,7 +15,8 @@ import pyarrow as pa
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from actors.options import CALL_TIMEOUT_S, NAMESPACE, actor_name
+from actors.calls import actor_of, answer_of
+from actors.options import CALL_TIMEOUT_S
 from actors.wire import cause_of
 from sfwriter.clock import SystemClock
 from sfwriter.exceptions import WriterError, WriterTableError
@@ -89,7 +90,7 @@ class SparkCalls:
             WriterTableError: the service was stopped.
         """
         try:
-            return ray.get_actor(actor_name(self._service, "spark"), namespace=NAMESPACE)
+            return actor_of(self._service, "spark")
         except ValueError as error:
             raise WriterTableError(
                 f"service {self._service!r} has no Spark actor: it was stopped",
@@ -107,7 +108,7 @@ class SparkCalls:
         while True:
             left = deadline - self._clock.monotonic()
             try:
-                return ray.get(getattr(self.actor(), method).remote(), timeout=max(left, ASK_AGAIN_S))
+                return answer_of(self._service, getattr(self.actor(), method).remote, timeout=max(left, ASK_AGAIN_S))
             except RayTaskError as error:
                 raise cause_of(error) from None
             except (RayActorError, GetTimeoutError) as error:
@@ -124,7 +125,7 @@ class SparkCalls:
         """Call with the JVM awake, and give the answer, or raise as the call did; `RayActorError`: it was lost."""
         self.wait_for("awake")
         try:
-            return ray.get(getattr(self.actor(), method).remote(*args))
+            return answer_of(self._service, getattr(self.actor(), method).remote, *args)
         except RayTaskError as error:
             raise cause_of(error) from None
 
@@ -212,7 +213,7 @@ class SparkServiceTable(SparkLogTable):
 def ask(service: str) -> dict[str, Any] | None:
     """What the Spark actor says of itself now; None where it does not answer in time."""
     try:
-        found: dict[str, Any] = ray.get(SparkCalls(service).actor().ping.remote(), timeout=CALL_TIMEOUT_S / 10)
+        found: dict[str, Any] = answer_of(service, SparkCalls(service).actor().ping.remote, timeout=CALL_TIMEOUT_S / 10)
     except (WriterError, RayActorError, GetTimeoutError):
         return None
     return found

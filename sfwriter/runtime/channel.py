@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sfwriter.batch import EncodedBatch, Token
     from sfwriter.storage.engine import StagedBatch
 
+EXIT_GRACE_S = 5.0
+"""How long the end of the process waits for what is on its way and was never waited for."""
+
 
 @dataclass(slots=True)
 class Series:

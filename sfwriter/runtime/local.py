@@ -46,7 +46,7 @@ from sfwriter.flow.vocabulary import (
     Ticked,
     Withdrawn,
 )
-from sfwriter.runtime.channel import Receipt, Usage
+from sfwriter.runtime.channel import EXIT_GRACE_S, Receipt, Usage
 from sfwriter.runtime.refusals import refusal_error
 from sfwriter.runtime.tables import TRIED_AGAIN, OpenTables, fault_of
 from sfwriter.runtime.threads import Workers
@@ -70,9 +70,6 @@ STAGING_FACTOR = 2
 
 SMALL_BATCH_BYTES = 4096
 """What a batch costs at the least: Python objects, futures and one table's Arrow headers."""
-
-EXIT_GRACE_S = 5.0
-"""How long the end of the process waits for what is on its way and was never waited for."""
 
 
 def cost_of(nbytes: int) -> int:

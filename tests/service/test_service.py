@@ -37,6 +37,7 @@ from sfwriter.flow.vocabulary import Staged
 from sfwriter.runtime.blueprint import log_table_spec
 from sfwriter.storage.delta_rs import DeltaRsEngine
 from sfwriter.testing.rows import log_rows, log_table
+from tests.service.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -542,6 +543,18 @@ def test_rows_that_died_with_their_client_are_taken_from_its_successor(service: 
         result = heir.submit_log_rows(heavy, sequence=0).result(60)
         assert result["batch_id"] == "heir:0"
         assert heir.get_table_info()["row_count"] == before + 3_000
+
+
+def test_a_process_that_ends_settles_what_it_submitted(service: Service) -> None:
+    with connect(service.name) as client:
+        before = client.get_table_info()["row_count"]
+        program = (
+            "from actors import connect; from sfwriter.testing.rows import log_rows\n"
+            f"client = connect({service.name!r}); [client.submit_log_rows(log_rows(7)) for _ in range(100)]"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, "are not settled" in done.stderr) == (0, False), done.stderr[-2000:]
+        assert client.get_table_info()["row_count"] == before + 700
 
 
 def test_errors_from_afar_are_of_their_own_class_and_can_be_pickled(service: Service) -> None:
