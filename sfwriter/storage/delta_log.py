@@ -16,7 +16,7 @@ import re
 import threading
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 from deltalake import DeltaTable
@@ -27,6 +27,7 @@ from sfwriter.storage.faults import is_foreign, reported, reported_by_delta
 from sfwriter.storage.log_entry import moves_of
 from sfwriter.storage.log_tail import LAST_CHECKPOINT, entry_name, entry_path, missing_behind, tail_of
 from sfwriter.storage.place import LOG_FOLDER, fsync_path, local_root, place_of
+from sfwriter.storage.spares import SPARES, name_file, names_at_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -351,7 +352,7 @@ class LogDisk:
 
     def has_links(self) -> bool:
         """Whether the file system has hard links, without which `publish` cannot work. Raises OSError."""
-        with self.prepared(b"") as hidden:
+        with self._hidden(b"") as hidden:
             second = hidden.with_name(f"{hidden.name}.tmp")
             try:
                 os.link(hidden, second)
@@ -364,14 +365,32 @@ class LogDisk:
 
     @contextmanager
     def prepared(self, content: bytes) -> Iterator[Path]:
-        """An entry that is whole and on the disk, under a name that no reader looks at. Raises OSError."""
-        hidden = cast("Path", self._local) / LOG_FOLDER / f".{uuid.uuid4()}.json.tmp"
+        """An entry that is whole and on the disk, under a name that no reader looks at or none. Raises OSError."""
+        spare = SPARES.take(self._folder)
+        if spare is None:
+            with self._hidden(content) as hidden:
+                yield hidden
+        else:
+            with os.fdopen(spare.descriptor, "wb") as file:
+                self._write(file, content)
+                yield spare.path
+
+    @property
+    def _folder(self) -> Path:
+        return cast("Path", self._local) / LOG_FOLDER
+
+    def _write(self, file: IO[bytes], content: bytes) -> None:
+        file.write(content)
+        file.flush()
+        if self._root is not None:
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def _hidden(self, content: bytes) -> Iterator[Path]:
+        hidden = self._folder / f".{uuid.uuid4()}.json.tmp"
         try:
             with hidden.open("xb") as file:
-                file.write(content)
-                file.flush()
-                if self._root is not None:
-                    os.fsync(file.fileno())
+                self._write(file, content)
             yield hidden
         finally:
             with suppress(OSError):  # VACUUM sweeps it up
@@ -380,17 +399,17 @@ class LogDisk:
     def publish(self, hidden: Path, version: int, link: Callable[[Path, Path], None] | None = None) -> bool:
         """Give a prepared entry its name, where there is no entry of this version; durable after `settle`.
 
-        `link` does it as `os.link` does, which does it otherwise.
+        `link` does it as `os.link` does; it is given an entry that has a hidden name.
 
         Raises:
             WriterTableError: the file system has no hard links.
             OSError: it may have its name all the same, where the answer of a network's disk was lost.
         """
         try:
-            (link or os.link)(hidden, cast("Path", self._local) / entry_path(version))
+            (link or name_file)(hidden, cast("Path", self._local) / entry_path(version))
         except FileExistsError:
             # A network's disk that repeats a call, whose answer was lost, finds our own entry.
-            if hidden.stat().st_nlink == 1:
+            if hidden.stat().st_nlink == names_at_first(hidden):
                 return False
         except OSError as error:
             if error.errno in _NO_LINKS:

@@ -2,8 +2,8 @@
 
 Receives: a location and paths relative to it, with `/` between folders.
 Produces: files that are whole when they have their name.
-Guarantees: on a local disk a kept file was written under a hidden name, flushed to the disk (where
-    asked for) and renamed; a dropped one leaves nothing. An object appears when its upload is complete.
+Guarantees: on a local disk a kept file was written under a hidden name or none, flushed to the disk (where
+    asked for) and then named; a dropped one leaves nothing. An object appears when its upload is complete.
 Never does: list, overwrite, or create the location itself: a table that vanished stays away.
 """
 
@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from sfwriter.storage.spares import SPARES, name_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sfwriter.storage.engine import TableSpec
+    from sfwriter.storage.spares import Spare
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -83,6 +86,16 @@ def place_of(spec: TableSpec) -> Place:
     return ObjectPlace(spec.location, spec.storage_options) if root is None else LocalPlace(root, fsync=spec.fsync)
 
 
+def get_ready(spec: TableSpec, *, to_commit: bool) -> None:
+    """Make the file that the next staging or the next commit of this process will write, when nobody waits for it.
+
+    Never raises, and does nothing in object stores.
+    """
+    root = local_root(spec.location)
+    if root is not None:
+        SPARES.make(root / LOG_FOLDER if to_commit else root)
+
+
 def fsync_path(path: Path) -> None:
     """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -119,7 +132,8 @@ class LocalPlace:
             if not self.root.is_dir():
                 raise FileNotFoundError(2, "The table's folder does not exist", str(self.root))
             make_folders(final.parent, fsync=self._fsync)
-        return _NewLocalFile(final, fsync=self._fsync)
+        spare = SPARES.take(self.root)
+        return _NewLocalFile(final, fsync=self._fsync) if spare is None else _SpareFile(spare, final, fsync=self._fsync)
 
     def settle(self, paths: Iterable[str]) -> None:
         """Flush the folders of kept files."""
@@ -167,6 +181,39 @@ class _NewLocalFile:
                 self.sink.close()
         with suppress(OSError):  # the error that led here is the one to tell
             self._hidden.unlink(missing_ok=True)
+
+
+class _SpareFile:
+    """One that was made before, and gets its name when it is whole."""
+
+    def __init__(self, spare: Spare, final: Path, *, fsync: bool) -> None:
+        self._descriptor = spare.descriptor
+        self._path = spare.path
+        self._final = final
+        self._fsync = fsync
+        try:
+            # Opened to append: to open it anew is to empty it, which would wait for the disk again.
+            self.sink: Any = pa.OSFile(str(spare.path), "ab")
+        except BaseException:
+            os.close(spare.descriptor)
+            raise
+
+    def keep(self) -> FileFacts:
+        if not self.sink.closed:
+            self.sink.close()
+        if self._fsync:
+            os.fsync(self._descriptor)
+        found = os.fstat(self._descriptor)
+        name_file(self._path, self._final)
+        os.close(self._descriptor)
+        return FileFacts(found.st_size, found.st_mtime_ns // 1_000_000)
+
+    def drop(self) -> None:
+        with suppress(OSError):  # a full disk refuses the last flush; the file goes all the same
+            if not self.sink.closed:
+                self.sink.close()
+        with suppress(OSError):
+            os.close(self._descriptor)
 
 
 class ObjectPlace:

@@ -226,10 +226,10 @@ def fsynced(monkeypatch):
         paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         sync(descriptor)
 
-    def linking(hidden, entry):
+    def linking(hidden, entry, **how):
         if hidden in paths:
             paths[paths.index(hidden)] = entry
-        link(hidden, entry)
+        link(hidden, entry, **how)
 
     monkeypatch.setattr(os, "fsync", syncing)
     monkeypatch.setattr(os, "link", linking)
