@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actors.client import RemoteChannel
-    from actors.frames import Offer
     from actors.parcels import Load
 
     Sent = list[tuple[RemoteChannel, int]]
@@ -98,19 +97,21 @@ class Courier:
 
     def _send(self, channels: list[RemoteChannel]) -> None:
         # A call is answered when all of it is settled: nobody is to wait for a table that is not his.
-        roads: dict[tuple[Any, Offer | None, frozenset[str]], list[tuple[RemoteChannel, Load]]] = {}
+        roads: dict[tuple[Any, frozenset[str]], list[tuple[RemoteChannel, Load]]] = {}
         for channel in channels:
             load = channel.take_along()
             if load is not None:
-                roads.setdefault((channel.coordinator, channel.offer, load.tables), []).append((channel, load))
-        for (coordinator, offer, _), loads in roads.items():
+                # An offer is one coordinator's, and to compare handles takes as long as to pack a batch.
+                roads.setdefault((channel.offer or channel.coordinator, load.tables), []).append((channel, load))
+        for loads in roads.values():
+            first = loads[0][0]
             sent = [(channel, load.number) for channel, load in loads]
             try:
-                with calling(loads[0][0].service):
-                    parcels = packed([load for _, load in loads], loads[0][0].quarantine_table)
+                with calling(first.service):
+                    parcels = packed([load for _, load in loads], first.quarantine_table)
                     call = [(channel.identity, parcel) for (channel, _), parcel in zip(loads, parcels, strict=True)]
-                    if not self._connections.send(offer, call, partial(self._deal_out, sent)):
-                        answer = coordinator.deliver_all.remote(call).future()
+                    if not self._connections.send(first.offer, call, partial(self._deal_out, sent)):
+                        answer = first.coordinator.deliver_all.remote(call).future()
                         answer.add_done_callback(partial(self._arrived, sent))
             except Exception as error:  # noqa: BLE001  each client judges what becomes of its own
                 for channel, number in sent:

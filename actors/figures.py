@@ -96,15 +96,8 @@ class Figures:
                 self._rows += share.rows
                 self._bytes += share.nbytes
 
-    def look(self) -> dict[str, Any]:
-        """Totals and percentiles; histograms and tallies as such: spelling them out is for whoever shows them.
-
-        They are copies: Ray packs what a method returns on another thread, while the next call counts on.
-        """
-        latencies = {
-            stage: {f"p{p}": percentile(ordered, p) for p in (50, 95, 99)}
-            for stage, ordered in ((stage, sorted(kept)) for stage, kept in self._latencies.items())
-        }
+    def counts(self) -> dict[str, int]:
+        """What there was in all."""
         return {
             "rows_total": self._rows,
             "bytes_total": self._bytes,
@@ -113,6 +106,18 @@ class Figures:
             "quarantined_rows_total": self.quarantined,
             "refusals_total": self.refusals,
             "retries_total": self.retries,
+        }
+
+    def times(self) -> dict[str, Any]:
+        """Percentiles; histograms and tallies as such: spelling them out is for whoever shows them.
+
+        They are copies: Ray packs what a method returns on another thread, while the next call counts on.
+        """
+        latencies = {
+            stage: {f"p{p}": percentile(ordered, p) for p in (50, 95, 99)}
+            for stage, ordered in ((stage, sorted(kept)) for stage, kept in self._latencies.items())
+        }
+        return {
             "latency_secs": latencies,
             "histograms": {stage: histogram.copy() for stage, histogram in self._histograms.items()},
             "tables": self._by_table.copy(),

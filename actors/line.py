@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from actors.connection import ConnectionLostError, connected
 from actors.frames import MOST_BYTES, FrameError, frame
+from sfwriter.storage.place import get_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +94,7 @@ class WriterLine:
 
 
 def answer_jobs(offer: Offer, number: int, stage: Callable[[TableSpec, Work], StagedBatch]) -> None:
-    """The writer's end: a thread that stages what comes, until the connection ends."""
+    """The writer's end: a thread that stages what comes, until the connection ends, and gets ready for the next job."""
 
     def run() -> None:
         specs: dict[bytes, TableSpec] = {}
@@ -101,22 +102,29 @@ def answer_jobs(offer: Offer, number: int, stage: Callable[[TableSpec, Work], St
             with connected(offer) as (opened, messages):
                 opened.sendall(frame(number.to_bytes(8, "little")))
                 for message in messages:
-                    opened.sendall(frame(_done(stage, specs, message)))
+                    spec, answer = _done(stage, specs, message)
+                    opened.sendall(frame(answer))
+                    if spec is not None:
+                        get_ready(spec, to_commit=False)
         except Exception as error:  # noqa: BLE001  the coordinator calls through Ray where there is no line
             log.info("the line of writer %d ended: %s", number, error)
 
     threading.Thread(target=run, name="sfwriter-line", daemon=True).start()
 
 
-def _done(stage: Callable[[TableSpec, Work], StagedBatch], specs: dict[bytes, TableSpec], message: bytes) -> bytes:
-    """What became of a job. `specs` are those that were read: most jobs are for a table of one before."""
+def _done(
+    stage: Callable[[TableSpec, Work], StagedBatch], specs: dict[bytes, TableSpec], message: bytes
+) -> tuple[TableSpec | None, bytes]:
+    """The table of a job, and what became of it. `specs` are those that were read: most jobs are for one of them."""
+    spec = None
     try:
         spec_bytes, work = pickle.loads(message)  # noqa: S301  from the coordinator, which has shown the writers' key
         if spec_bytes not in specs:
             if len(specs) >= SPECS_KEPT:
                 specs.clear()
             specs[spec_bytes] = pickle.loads(spec_bytes)  # noqa: S301
-        staged = stage(specs[spec_bytes], work)
+        spec = specs[spec_bytes]
+        staged = stage(spec, work)
     except Exception as error:  # noqa: BLE001  the coordinator judges it
-        return pickle.dumps((None, error))
-    return pickle.dumps((staged, None))
+        return spec, pickle.dumps((None, error))
+    return spec, pickle.dumps((staged, None))

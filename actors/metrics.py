@@ -1,7 +1,8 @@
-"""The metrics actor: looks at the coordinator and the writers once a second, and keeps a few minutes of it."""
+"""The metrics actor: counts once a second, looks at everybody every few seconds, and keeps a few minutes of it."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import deque
@@ -29,8 +30,11 @@ READ_TIMEOUT_S = 2.0
 """For the coordinator, when somebody waits: what is known is better than an error after half a minute."""
 
 LOOK_TIMEOUT_S, CARE_READ_TIMEOUT_S = 2.0, 0.01
-"""For the maintenance actor: once a second, and when somebody waits, beside the coordinator's own answer. It runs at
-a low priority, and what it said last is a second old at most."""
+"""For the maintenance actor: when everybody is looked at, and when somebody waits, beside the coordinator's own answer.
+It runs at a low priority, and what it said last is a few seconds old at most."""
+
+WHOLE_EVERY = 5
+"""Every so many seconds everybody is looked at, unless somebody asks."""
 
 
 class Totals:
@@ -109,9 +113,22 @@ class Metrics:
         }
 
     def _keep_looking(self) -> None:
-        while True:
-            self._look(CALL_TIMEOUT_S, everybody=True)
+        for look in itertools.count():
+            if look % WHOLE_EVERY and self._newest:
+                self._count()
+            else:
+                self._look(CALL_TIMEOUT_S, everybody=True)
             self._clock.sleep(SNAPSHOT_EVERY_S)
+
+    def _count(self) -> None:
+        """Ask the coordinator for its counts alone: while it tells all that it knows, nobody is answered for 10 ms."""
+        try:
+            counts = ray.get(self._handle("coordinator").look.remote(whole=False), timeout=CALL_TIMEOUT_S)
+        except Exception:  # noqa: BLE001  see `_look`
+            self._handles.pop("coordinator", None)
+            return
+        memory = {**self._newest["actor_memory_bytes"], "coordinator": counts["memory_bytes"]}
+        self._keep({**self._newest, **counts, "actor_memory_bytes": memory}, anew=True)
 
     def _look(self, timeout: float, *, everybody: bool) -> None:
         """Look at the coordinator and at maintenance; at the writers, who are busy, or go by what they said last."""
@@ -141,15 +158,19 @@ class Metrics:
         figures["histograms"] = {stage: kept.figures() for stage, kept in look["histograms"].items()}
         for by in ("tables", "producers"):
             figures[by] = look[by].figures()
+        self._keep(figures, anew=everybody)
+
+    def _keep(self, figures: dict[str, Any], *, anew: bool) -> None:
+        """Make these the newest figures, and a point of the history; one that replaces the last, unless it is new."""
         with self._lock:
-            figures.update(self._totals.add(look))
+            figures.update(self._totals.add(figures))
             self._newest = figures
             # Of all figures a few minutes would be hundreds of megabytes.
             point = {name: figures[name] for name in (*TOTALS, *GAUGES)}
-            if everybody or not self._history:
-                self._history.append((self._clock.monotonic(), {**point, "memory_bytes": _sum(memory.values())}))
-            else:
-                self._history[-1] = (self._clock.monotonic(), {**point, "memory_bytes": _sum(memory.values())})
+            point["memory_bytes"] = _sum(figures["actor_memory_bytes"].values())
+            if self._history and not anew:
+                self._history.pop()
+            self._history.append((self._clock.monotonic(), point))
             self._shown(figures)
 
     def _ask_for_care(self) -> Any:

@@ -40,14 +40,14 @@ RESTART_AFTER_S = 1.0
 class _Seat:
     """One writer actor."""
 
-    __slots__ = ("actor", "job", "jobs", "line", "name", "number", "state")
+    __slots__ = ("actor", "idle_until", "job", "line", "name", "number", "state")
 
     def __init__(self, number: int, name: str, actor: Any) -> None:
         self.number = number
         self.name = name
         self.actor = actor
         self.job: int | None = None
-        self.jobs = 0
+        self.idle_until: asyncio.TimerHandle | None = None
         self.state = "starting"
         self.line: WriterLine | None = None
 
@@ -82,7 +82,6 @@ class WriterPool:
         """Have a writer stage the work, and say how that ended. Never raises."""
         seat = await self._take()
         seat.job, seat.state = job, "staging"
-        seat.jobs += 1
         try:
             staged = await self._staged(seat, spec, work)
         except (RayActorError, OutOfMemoryError, ConnectionLostError) as error:
@@ -145,7 +144,10 @@ class WriterPool:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
-        return self._idle.pop()
+        seat = self._idle.pop()
+        if seat.idle_until is not None:
+            seat.idle_until.cancel()
+        return seat
 
     def _hire(self) -> None:
         """Make a writer. It takes work when it has started; one that is idle before it does the work meanwhile."""
@@ -172,12 +174,12 @@ class WriterPool:
         seat.job, seat.state = None, "idle"
         if seat.number in self.seats:
             self._idle.append(seat)
-            asyncio.get_running_loop().call_later(IDLE_S, self._let_go, seat, seat.jobs)
+            seat.idle_until = asyncio.get_running_loop().call_later(IDLE_S, self._let_go, seat)
         self._wake()
 
-    def _let_go(self, seat: _Seat, jobs: int) -> None:
-        """End a writer that is idle and has been since its job of this number, unless it is the last one."""
-        if seat in self._idle and seat.jobs == jobs and len(self.seats) > 1:
+    def _let_go(self, seat: _Seat) -> None:
+        """End a writer that has been idle for long, unless it is the last one."""
+        if seat in self._idle and len(self.seats) > 1:
             self._remove(seat)
 
     def _dismiss(self, seat: _Seat) -> None:

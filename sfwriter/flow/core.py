@@ -36,6 +36,9 @@ CERTAIN = frozenset({Reason.NUMBER_TAKEN, Reason.CONTENT_MISMATCH})
 GOLDEN = 0.6180339887498949
 """Multiples of the golden ratio, without their whole parts, are spread evenly however many there are."""
 
+_FEW_TIMERS = 64
+"""So many timers, and twice those that mean something, are kept before the others are thrown out."""
+
 
 class Core:
     """The state of one machine. See `sfwriter.flow.machine`.
@@ -72,6 +75,7 @@ class Core:
         self.unplaced: dict[Producer, None] = {}
         self.numbers = itertools.count()
         self._timers: list[tuple[float, int, Timed]] = []
+        self._most_timers = _FEW_TIMERS
         self._jitter = seed * GOLDEN % 1.0
 
     # ------------------------------------------------------------ books
@@ -127,6 +131,11 @@ class Core:
     def ring_at(self, when: float, what: Timed) -> None:
         """Have something done at a time."""
         if when < NEVER:
+            if len(self._timers) >= self._most_timers:
+                # Deadlines that were met lie far ahead, and would keep what they were for: all jobs of a minute.
+                self._timers = [timer for timer in self._timers if _means_something(timer[2], timer[0])]
+                heapq.heapify(self._timers)
+                self._most_timers = 2 * len(self._timers) + _FEW_TIMERS
             heapq.heappush(self._timers, (when, next(self.numbers), what))
 
     @property

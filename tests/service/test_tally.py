@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.coordinator import _keep_what_stays
 from actors.exposition import exposition
 from actors.figures import Figures
 from actors.tally import BOUNDS_S, OTHER, Histogram, Tally
@@ -36,13 +39,13 @@ def test_the_least_active_keys_become_other_and_nothing_is_lost() -> None:
 def test_what_was_looked_at_stays_as_it_was_while_more_is_counted() -> None:
     figures = Figures("logs.a", "logs.q")
     figures.took("stage", 0.1, ["logs.a"], ["p"])
-    looked = figures.look()
+    looked = figures.times()
     before = [looked[name].figures() for name in ("tables", "producers")], looked["histograms"]["stage"].figures()
     figures.took("stage", 0.1, ["logs.a", "logs.b"], ["p", "other"])
     after = [looked[name].figures() for name in ("tables", "producers")], looked["histograms"]["stage"].figures()
     assert before == after
     assert before[1]["count"] == 1
-    assert figures.look()["histograms"]["stage"].figures()["count"] == 2
+    assert figures.times()["histograms"]["stage"].figures()["count"] == 2
 
 
 def test_the_exposition_is_what_prometheus_parses() -> None:
@@ -70,3 +73,15 @@ def test_the_exposition_is_what_prometheus_parses() -> None:
     assert samples["sfwriter_table_rows_total", service, ("table", 'odd "name"\n')] == 7
     assert samples["sfwriter_table_ack_secs_count", service, ("table", 'odd "name"\n')] == 1
     assert samples["sfwriter_stage_secs_count", service, ("stage", "commit")] == 0
+
+
+def test_what_a_full_collection_leaves_is_never_walked_again() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        _keep_what_stays("start", {"generation": 2})
+        _keep_what_stays("stop", {"generation": 1})
+        assert gc.get_freeze_count() == frozen
+        _keep_what_stays("stop", {"generation": 2})
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
