@@ -254,7 +254,7 @@ class RemoteChannel:
 
     def finish(self, timeout: float) -> None:
         """As the process ends: settle what can be settled in time, and say what is left."""
-        if not (self._closed or self.flush(timeout)):
+        if self._window.held and not self.flush(timeout):
             log.warning(
                 "the process ends with %d batches to service %s that are not settled; close() waits for them",
                 self._window.held,
@@ -524,8 +524,10 @@ _OPEN: weakref.WeakSet[RemoteChannel] = weakref.WeakSet()
 
 @atexit.register
 def _finish_all() -> None:
+    clock = SystemClock()
+    deadline = clock.monotonic() + EXIT_GRACE_S  # for all of them together
     for channel in list(_OPEN):
-        channel.finish(EXIT_GRACE_S)
+        channel.finish(max(0.0, deadline - clock.monotonic()))
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections import deque
@@ -33,8 +32,8 @@ LOOK_TIMEOUT_S, CARE_READ_TIMEOUT_S = 2.0, 0.01
 """For the maintenance actor: when everybody is looked at, and when somebody waits, beside the coordinator's own answer.
 It runs at a low priority, and what it said last is a few seconds old at most."""
 
-WHOLE_EVERY = 5
-"""Every so many seconds everybody is looked at, unless somebody asks."""
+WHOLE_EVERY_S = 5.0
+"""So often everybody is looked at; each time, while somebody wants to know: for so long after a start or a question."""
 
 
 class Totals:
@@ -71,6 +70,7 @@ class Metrics:
         for metric in (*self._gauges.values(), *self._counters.values()):
             metric.set_default_tags({"service": service})
         self._counted: dict[str, int] = {}
+        self._asked_at = self._clock.monotonic()
         self._newest: dict[str, Any] = {}
         self._writers_memory: dict[str, int | None] | None = None
         self._said_of_care: dict[str, Any] | None = None
@@ -82,6 +82,7 @@ class Metrics:
 
     def read(self) -> dict[str, Any]:
         """The newest figures, with the last minute's rates, and how old they are where the coordinator is silent."""
+        self._asked_at = self._clock.monotonic()
         self._look(READ_TIMEOUT_S, everybody=False)
         with self._lock:
             if not self._history:
@@ -113,10 +114,13 @@ class Metrics:
         }
 
     def _keep_looking(self) -> None:
-        for look in itertools.count():
-            if look % WHOLE_EVERY and self._newest:
+        looked_at = float("-inf")
+        while True:
+            now = self._clock.monotonic()
+            if self._newest and now - looked_at < WHOLE_EVERY_S <= now - self._asked_at:
                 self._count()
             else:
+                looked_at = now
                 self._look(CALL_TIMEOUT_S, everybody=True)
             self._clock.sleep(SNAPSHOT_EVERY_S)
 

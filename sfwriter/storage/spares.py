@@ -27,7 +27,7 @@ _OPEN_FILES = Path("/proc/self/fd")
 
 
 class Spare(NamedTuple):
-    """An open file without a name: its descriptor, and the disk and the process that have it."""
+    """An open file without a name: its descriptor, the disk of its folder, and the process that has it."""
 
     descriptor: int
     device: int
@@ -53,8 +53,8 @@ class Spares:
         if folder in self._of or not self._usable:
             return
         with suppress(OSError):
-            descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
-            spare = Spare(descriptor, os.fstat(descriptor).st_dev, os.getpid())
+            device = folder.stat().st_dev  # not the file's own: where file systems lie over each other, that is another
+            spare = Spare(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), device, os.getpid())
             with self._lock:
                 surplus = [self._of.pop(folder, None)]
                 if len(self._of) >= _MOST:
