@@ -522,6 +522,7 @@ class RemoteChannel:
 _OPEN: weakref.WeakSet[RemoteChannel] = weakref.WeakSet()
 
 
+# Behind those of Ray and of `actors.calls`, and so before them: what is registered last runs first.
 @atexit.register
 def _finish_all() -> None:
     clock = SystemClock()

@@ -190,7 +190,7 @@ class Service:
         if coordinator["state"] != "down":
             try:
                 writers = answer_of(self.name, self.coordinator.writers.remote, timeout=CALL_TIMEOUT_S)
-            except (RayActorError, GetTimeoutError) as error:
+            except (WriterError, RayActorError, GetTimeoutError) as error:
                 reasons.append(f"the writers cannot be looked at: {error}")
             for writer in writers:
                 writer.update(restarts=0, last_seen=clock.now())
@@ -274,15 +274,15 @@ class Service:
             return {"stopped": False, "drained": True, "in_flight_batches": 0}
         said = {"drained": False, "in_flight_batches": None}
         started_ray = None
-        with contextlib.suppress(RayActorError, GetTimeoutError):
+        with contextlib.suppress(WriterError, RayActorError, GetTimeoutError):
             patience_s = None if timeout is None else timeout + CALL_TIMEOUT_S
             said = answer_of(self.name, coordinator.drain.remote, timeout, timeout=patience_s)
             started_ray = answer_of(self.name, coordinator.retire.remote, timeout=CALL_TIMEOUT_S)
-        with contextlib.suppress(ValueError, RayActorError, GetTimeoutError):
+        with contextlib.suppress(ValueError, WriterError, RayActorError, GetTimeoutError):
             spark = actor_of(self.name, "spark")
             answer_of(self.name, spark.retire.remote, timeout=CALL_TIMEOUT_S)
         for role in ("maintenance", "metrics", "coordinator", "spark"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, WriterError):
                 ray.kill(actor_of(self.name, role))
         if started_ray is not None:
             end_ray(started_ray)

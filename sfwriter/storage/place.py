@@ -132,8 +132,7 @@ class LocalPlace:
             if not self.root.is_dir():
                 raise FileNotFoundError(2, "The table's folder does not exist", str(self.root))
             make_folders(final.parent, fsync=self._fsync)
-        spare = SPARES.take(self.root)
-        return _NewLocalFile(final, fsync=self._fsync) if spare is None else _SpareFile(spare, final, fsync=self._fsync)
+        return _NewLocalFile(final, SPARES.take(self.root), fsync=self._fsync)
 
     def settle(self, paths: Iterable[str]) -> None:
         """Flush the folders of kept files."""
@@ -159,20 +158,33 @@ class LocalPlace:
 
 
 class _NewLocalFile:
-    def __init__(self, final: Path, *, fsync: bool) -> None:
+    """A file under a hidden name, or a spare, which has none."""
+
+    def __init__(self, final: Path, spare: Spare | None, *, fsync: bool) -> None:
         self._final = final
+        self._spare = spare
         # Hidden, so that neither Delta's readers nor a glob over *.parquet sees half a file.
-        self._hidden = final.with_name(f".{final.name}.tmp")
+        self._path = final.with_name(f".{final.name}.tmp") if spare is None else spare.path
         self._fsync = fsync
-        self.sink: Any = pa.OSFile(str(self._hidden), "wb")
+        try:
+            # A spare is opened to append: to open it anew is to empty it, which would wait for the disk again.
+            self.sink: Any = pa.OSFile(str(self._path), "wb" if spare is None else "ab")
+        except BaseException:
+            if spare is not None:
+                spare.let_go()
+            raise
 
     def keep(self) -> FileFacts:
         if not self.sink.closed:
             self.sink.close()
         if self._fsync:
-            fsync_path(self._hidden)
-        found = self._hidden.stat()
-        self._hidden.rename(self._final)
+            fsync_path(self._path)
+        found = self._path.stat()
+        if self._spare is None:
+            self._path.rename(self._final)
+        else:
+            name_file(self._path, self._final)
+            self._spare.let_go()
         return FileFacts(found.st_size, found.st_mtime_ns // 1_000_000)
 
     def drop(self) -> None:
@@ -180,40 +192,10 @@ class _NewLocalFile:
             if not self.sink.closed:
                 self.sink.close()
         with suppress(OSError):  # the error that led here is the one to tell
-            self._hidden.unlink(missing_ok=True)
-
-
-class _SpareFile:
-    """One that was made before, and gets its name when it is whole."""
-
-    def __init__(self, spare: Spare, final: Path, *, fsync: bool) -> None:
-        self._descriptor = spare.descriptor
-        self._path = spare.path
-        self._final = final
-        self._fsync = fsync
-        try:
-            # Opened to append: to open it anew is to empty it, which would wait for the disk again.
-            self.sink: Any = pa.OSFile(str(spare.path), "ab")
-        except BaseException:
-            os.close(spare.descriptor)
-            raise
-
-    def keep(self) -> FileFacts:
-        if not self.sink.closed:
-            self.sink.close()
-        if self._fsync:
-            os.fsync(self._descriptor)
-        found = os.fstat(self._descriptor)
-        name_file(self._path, self._final)
-        os.close(self._descriptor)
-        return FileFacts(found.st_size, found.st_mtime_ns // 1_000_000)
-
-    def drop(self) -> None:
-        with suppress(OSError):  # a full disk refuses the last flush; the file goes all the same
-            if not self.sink.closed:
-                self.sink.close()
-        with suppress(OSError):
-            os.close(self._descriptor)
+            if self._spare is None:
+                self._path.unlink(missing_ok=True)
+            else:
+                self._spare.let_go()
 
 
 class ObjectPlace:

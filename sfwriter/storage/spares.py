@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,11 @@ class Spare(NamedTuple):
         """By which this process can open it, and give it a name."""
         return _OPEN_FILES / str(self.descriptor)
 
+    def let_go(self) -> None:
+        """Close it: without a name it is gone then. In a fork it stays the parent's."""
+        if self.process == os.getpid():
+            os.close(self.descriptor)
+
 
 class Spares:
     """Those of a process, one for each folder. Thread-safe."""
@@ -46,6 +52,7 @@ class Spares:
         """Begin without any."""
         self._lock = threading.Lock()
         self._of: dict[Path, Spare] = {}
+        self._devices: set[int] = set()
         self._usable = hasattr(os, "O_TMPFILE") and _OPEN_FILES.is_dir()
 
     def make(self, folder: Path) -> None:
@@ -54,6 +61,7 @@ class Spares:
             return
         with suppress(OSError):
             device = folder.stat().st_dev  # not the file's own: where file systems lie over each other, that is another
+            self._prove(folder, device)
             spare = Spare(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), device, os.getpid())
             with self._lock:
                 surplus = [self._of.pop(folder, None)]
@@ -61,7 +69,8 @@ class Spares:
                     surplus.append(self._of.pop(next(iter(self._of))))
                 self._of[folder] = spare
             for other in surplus:
-                _let_go(other)
+                if other is not None:
+                    other.let_go()
 
     def give_up(self) -> None:
         """Make no more: the system does not let this process name such files."""
@@ -78,8 +87,20 @@ class Spares:
         with suppress(OSError):  # the folder is gone
             if folder.stat().st_dev == spare.device:
                 return spare
-        _let_go(spare)
+        spare.let_go()
         return None
+
+    def _prove(self, folder: Path, device: int) -> None:
+        """Name a file, before anything depends on it. Raises OSError where this process cannot on this disk."""
+        if device not in self._devices:
+            spare = Spare(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600), device, os.getpid())
+            named = folder / f".{uuid.uuid4()}.tmp"
+            try:
+                name_file(spare.path, named)
+                named.unlink()
+            finally:
+                spare.let_go()
+            self._devices.add(device)
 
 
 def name_file(file: Path, name: Path) -> None:
@@ -100,11 +121,6 @@ def name_file(file: Path, name: Path) -> None:
 def names_at_first(file: Path) -> int:
     """How many names a file has before it is given the one it is to have."""
     return 0 if file.parent == _OPEN_FILES else 1
-
-
-def _let_go(spare: Spare | None) -> None:
-    if spare is not None and spare.process == os.getpid():
-        os.close(spare.descriptor)
 
 
 SPARES = Spares()

@@ -160,3 +160,20 @@ def test_a_spare_is_not_used_where_its_folder_is_gone_or_in_a_fork(tmp_path, own
 def test_nothing_is_made_ahead_in_an_object_store(own, delta):
     get_ready(delta.spec(location="s3://bucket/table"), to_commit=True)
     assert not own._of
+
+
+def test_where_such_files_cannot_be_named_files_are_made_as_ever(delta, own, monkeypatch):
+    table, link = delta.ready(), os.link
+
+    def refusing(*paths, **how):
+        if how:
+            raise OSError(errno.EPERM, "Operation not permitted")
+        link(*paths)
+
+    monkeypatch.setattr(os, "link", refusing)
+    before = open_files(), files_in(table.spec)
+    for to_commit in (False, True):
+        get_ready(table.spec, to_commit=to_commit)
+    assert (open_files(), files_in(table.spec)) == before
+    assert not own._of
+    assert delta.put(table, "p", 0).version == 1

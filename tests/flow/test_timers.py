@@ -22,7 +22,7 @@ def test_a_job_that_met_its_deadline_is_let_go_before_it() -> None:
     known: weakref.WeakSet[Staged] = weakref.WeakSet()
     for number, job in enumerate(jobs):
         known.add(staged := Staged())
-        job.staged = staged  # type: ignore[assignment]
+        job.staged = staged
         job.state, job.deadline = JobState.STAGING, 60.0 + number
         core.ring_at(job.deadline, job)
         job.state, job.deadline = JobState.GONE, None

@@ -123,7 +123,7 @@ def test_the_end_of_a_ray_waits_for_calls_that_are_being_made_and_lets_no_other_
     time.sleep(0.2)  # the end is at the gate by then; where it is not, the second comes before it, and this fails
     second = threading.Thread(target=late)
     second.start()
-    time.sleep(0.2)
+    time.sleep(0.2)  # nothing happens meanwhile, which no event tells
     assert not order
     made.set()
     for thread in (first, second, ending):
